@@ -1,0 +1,339 @@
+"""The HunyuanVideo diffusion transformer: 20 dual-stream and 40 single-stream blocks over image and text.
+
+Letters: B batch, N image tokens, L text tokens, D width, nh heads, hd head dim. Weights keep upstream's names.
+
+What depends on the timestep but not on the latents (all modulation vectors, the refined text) is a
+`Conditioning`, computed once for all steps of a request; a step then runs only the blocks.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hyvideo_rt.config import DiTConfig
+from hyvideo_rt.kernels.ops import REFERENCE, Ops
+
+Rope = tuple[Tensor, Tensor]  # cos, sin [N, hd / 2]
+Linear = Callable[[int, int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the blocks need besides the latents, for each of B samples or B steps.
+
+    text [B, L, D] refined; valid_text [B] int64, or None if no token is padding; per double block the image's
+    and the text's six modulation vectors [B, 6, D], per single block three [B, 3, D], two for the final layer.
+    """
+
+    text: Tensor
+    valid_text: Tensor | None
+    double: tuple[tuple[Tensor, Tensor], ...]
+    single: tuple[Tensor, ...]
+    final: Tensor
+
+    def row(self, i: int) -> "Conditioning":
+        """The conditioning of sample (or step) i alone, as views."""
+        part = slice(i, i + 1)
+        return Conditioning(
+            self.text[part],
+            None if self.valid_text is None else self.valid_text[part],
+            tuple((img[part], txt[part]) for img, txt in self.double),
+            tuple(mod[part] for mod in self.single),
+            self.final[part],
+        )
+
+
+class HunyuanVideoDiT(nn.Module):
+    """Predicts the flow's velocity ``noise - video``.
+
+    `block_linear` builds every linear layer inside the blocks (Fp8Linear for weight-only fp8).
+    """
+
+    def __init__(self, config: DiTConfig, ops: Ops = REFERENCE, block_linear: Linear = nn.Linear) -> None:
+        super().__init__()
+        self.config = config
+        d = config.hidden_size
+        self.img_in = PatchEmbed(config)
+        self.txt_in = TextRefiner(config, ops)
+        self.time_in = ScalarEmbedder(d)
+        self.vector_in = VectorEmbedder(config.pooled_dim, d)
+        self.guidance_in = ScalarEmbedder(d) if config.guidance_embed else None
+        blocks = range(config.num_double_blocks)
+        self.double_blocks = nn.ModuleList(DoubleBlock(config, ops, block_linear) for _ in blocks)
+        blocks = range(config.num_single_blocks)
+        self.single_blocks = nn.ModuleList(SingleBlock(config, ops, block_linear) for _ in blocks)
+        self.final_layer = FinalLayer(config, ops)
+
+    def forward(self, x: Tensor, conditioning: Conditioning, rope: Rope) -> Tensor:
+        """One evaluation of the network.
+
+        x [B, 16, T, H, W] noisy latents, any float dtype; rope tables of (T, H / 2, W / 2).
+        Returns the velocity, fp32, shaped like x.
+        """
+        img = self.img_in(x.to(conditioning.text.dtype))
+        txt = conditioning.text
+        valid = None if conditioning.valid_text is None else conditioning.valid_text + img.shape[1]
+        for block, (img_mod, txt_mod) in zip(self.double_blocks, conditioning.double, strict=True):
+            img, txt = block(img, txt, img_mod, txt_mod, rope, valid)
+        stream = torch.cat((img, txt), dim=1)
+        for block, mod in zip(self.single_blocks, conditioning.single, strict=True):
+            stream = block(stream, mod, rope, valid)
+        out = self.final_layer(stream[:, : img.shape[1]], conditioning.final)
+        return self.unpatchify(out.float(), x.shape)
+
+    def condition(
+        self,
+        t: Tensor,
+        text_states: Tensor,
+        text_states_2: Tensor,
+        guidance: Tensor | None = None,
+        valid_text: Tensor | None = None,
+    ) -> Conditioning:
+        """Everything of B samples (or of B steps of one sample) that does not depend on the latents.
+
+        t [B] fp32, 1000 * sigma; text_states [B, L, text_dim] from the LLM; text_states_2 [B, pooled_dim] from
+        CLIP; guidance [B] fp32, already times 1000, for a model with an embedder for it and None for others;
+        valid_text [B] int64, how many leading text tokens are not padding, None if all are valid.
+        """
+        dtype = self.time_in.mlp[0].weight.dtype
+        vec = self.time_in(t) + self.vector_in(text_states_2.to(dtype))
+        if self.guidance_in is not None:
+            assert guidance is not None, "this model embeds guidance"
+            vec = vec + self.guidance_in(guidance)
+        act = F.silu(vec)
+        return Conditioning(
+            text=self.txt_in(text_states.to(dtype), t, valid_text),
+            valid_text=valid_text,
+            double=tuple((block.img_mod(act), block.txt_mod(act)) for block in self.double_blocks),
+            single=tuple(block.modulation(act) for block in self.single_blocks),
+            final=self.final_layer.adaLN_modulation(act).unflatten(-1, (2, -1)),
+        )
+
+    def unpatchify(self, tokens: Tensor, shape: torch.Size) -> Tensor:
+        """[B, N, C * 4] with features ordered (C, pt, ph, pw) back to latents [B, C, T, H, W]."""
+        pt, ph, pw = self.config.patch_size
+        b, _, t, h, w = shape
+        grid = tokens.view(b, t // pt, h // ph, w // pw, -1, pt, ph, pw)
+        return grid.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(b, -1, t, h, w)
+
+
+class DoubleBlock(nn.Module):
+    """Image and text with their own weights, meeting in one attention."""
+
+    def __init__(self, config: DiTConfig, ops: Ops, linear: Linear) -> None:
+        super().__init__()
+        d, hd, mlp = config.hidden_size, config.head_dim, config.mlp_size
+        self.ops, self.heads = ops, (3, config.num_heads, hd)
+        self.img_mod = Modulation(d, 6, linear)
+        self.img_attn_qkv = linear(d, 3 * d)
+        self.img_attn_q_norm = HeadNorm(hd, ops)
+        self.img_attn_k_norm = HeadNorm(hd, ops)
+        self.img_attn_proj = linear(d, d)
+        self.img_mlp = Mlp(d, mlp, linear)
+        self.txt_mod = Modulation(d, 6, linear)
+        self.txt_attn_qkv = linear(d, 3 * d)
+        self.txt_attn_q_norm = HeadNorm(hd, ops)
+        self.txt_attn_k_norm = HeadNorm(hd, ops)
+        self.txt_attn_proj = linear(d, d)
+        self.txt_mlp = Mlp(d, mlp, linear)
+
+    def forward(
+        self, img: Tensor, txt: Tensor, img_mod: Tensor, txt_mod: Tensor, rope: Rope, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """img [B, N, D], txt [B, L, D], modulations [B, 6, D], valid tokens [B] of the N + L; both streams."""
+        ops, tokens = self.ops, img.shape[1]
+        shift1, scale1, gate1, shift2, scale2, gate2 = img_mod.unbind(1)
+        txt_shift1, txt_scale1, txt_gate1, txt_shift2, txt_scale2, txt_gate2 = txt_mod.unbind(1)
+
+        qkv = self.img_attn_qkv(ops.layer_norm_modulate(img, shift1, scale1))
+        q, k, v = qkv.unflatten(-1, self.heads).unbind(2)
+        qkv = self.txt_attn_qkv(ops.layer_norm_modulate(txt, txt_shift1, txt_scale1))
+        txt_q, txt_k, txt_v = qkv.unflatten(-1, self.heads).unbind(2)
+        q = torch.cat((self.img_attn_q_norm(q, *rope), self.txt_attn_q_norm(txt_q)), dim=1)
+        k = torch.cat((self.img_attn_k_norm(k, *rope), self.txt_attn_k_norm(txt_k)), dim=1)
+        attn = ops.joint_attention(q, k, torch.cat((v, txt_v), dim=1), valid)
+
+        img = ops.gate_residual(img, gate1, self.img_attn_proj(attn[:, :tokens]))
+        img = ops.gate_residual(img, gate2, self.img_mlp(ops.layer_norm_modulate(img, shift2, scale2)))
+        txt = ops.gate_residual(txt, txt_gate1, self.txt_attn_proj(attn[:, tokens:]))
+        txt = ops.gate_residual(txt, txt_gate2, self.txt_mlp(ops.layer_norm_modulate(txt, txt_shift2, txt_scale2)))
+        return img, txt
+
+
+class SingleBlock(nn.Module):
+    """Attention and MLP side by side over the joined stream [image ; text]."""
+
+    def __init__(self, config: DiTConfig, ops: Ops, linear: Linear) -> None:
+        super().__init__()
+        d, mlp = config.hidden_size, config.mlp_size
+        self.ops, self.heads = ops, (3, config.num_heads, config.head_dim)
+        self.split = (3 * d, mlp)
+        self.linear1 = linear(d, 3 * d + mlp)
+        self.linear2 = linear(d + mlp, d)
+        self.q_norm = HeadNorm(config.head_dim, ops)
+        self.k_norm = HeadNorm(config.head_dim, ops)
+        self.modulation = Modulation(d, 3, linear)
+
+    def forward(self, x: Tensor, mod: Tensor, rope: Rope, valid: Tensor | None) -> Tensor:
+        """x [B, N + L, D], mod [B, 3, D], valid tokens [B] of the N + L; out like x."""
+        shift, scale, gate = mod.unbind(1)
+        qkv, mlp = self.linear1(self.ops.layer_norm_modulate(x, shift, scale)).split(self.split, dim=-1)
+        q, k, v = qkv.unflatten(-1, self.heads).unbind(2)
+        attn = self.ops.joint_attention(self.q_norm(q, *rope), self.k_norm(k, *rope), v, valid)
+        out = self.linear2(torch.cat((attn, F.gelu(mlp, approximate="tanh")), dim=-1))
+        return self.ops.gate_residual(x, gate, out)
+
+
+class FinalLayer(nn.Module):
+    def __init__(self, config: DiTConfig, ops: Ops) -> None:
+        super().__init__()
+        d = config.hidden_size
+        self.ops = ops
+        self.linear = nn.Linear(d, math.prod(config.patch_size) * config.out_channels)
+        self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(d, 2 * d))  # SiLU is shared, in act
+
+    def forward(self, img: Tensor, mod: Tensor) -> Tensor:
+        shift, scale = mod.unbind(1)
+        out: Tensor = self.linear(self.ops.layer_norm_modulate(img, shift, scale))
+        return out
+
+
+class TextRefiner(nn.Module):
+    """Two transformer blocks over the LLM's states, gated by the timestep and by the mean of the text."""
+
+    def __init__(self, config: DiTConfig, ops: Ops) -> None:
+        super().__init__()
+        d = config.hidden_size
+        self.input_embedder = nn.Linear(config.text_dim, d)
+        self.t_embedder = ScalarEmbedder(d)
+        self.c_embedder = TextEmbedder(config.text_dim, d)
+        self.individual_token_refiner = nn.ModuleDict(
+            {"blocks": nn.ModuleList(RefinerBlock(config, ops) for _ in range(config.num_refiner_blocks))}
+        )
+
+    def forward(self, text: Tensor, t: Tensor, valid_text: Tensor | None) -> Tensor:
+        """text [B, L, text_dim], t [B], valid_text [B]; out [B, L, D]."""
+        act = F.silu(self.t_embedder(t) + self.c_embedder(_mean_of_valid(text, valid_text)))
+        x: Tensor = self.input_embedder(text)
+        for block in self.individual_token_refiner["blocks"]:
+            x = block(x, act, valid_text)
+        return x
+
+
+class RefinerBlock(nn.Module):
+    def __init__(self, config: DiTConfig, ops: Ops) -> None:
+        super().__init__()
+        d = config.hidden_size
+        self.ops, self.heads = ops, (3, config.num_heads, config.head_dim)
+        self.norm1 = nn.LayerNorm(d, eps=1e-6)
+        self.self_attn_qkv = nn.Linear(d, 3 * d)
+        self.self_attn_proj = nn.Linear(d, d)
+        self.norm2 = nn.LayerNorm(d, eps=1e-6)
+        self.mlp = Mlp(d, config.mlp_size, nn.Linear, nn.SiLU())
+        self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(d, 2 * d))  # SiLU is shared, in act
+
+    def forward(self, x: Tensor, act: Tensor, valid_text: Tensor | None) -> Tensor:
+        gate1, gate2 = self.adaLN_modulation(act).chunk(2, dim=-1)
+        q, k, v = self.self_attn_qkv(self.norm1(x)).unflatten(-1, self.heads).unbind(2)
+        attn = self.ops.joint_attention(q, k, v, valid_text)
+        x = self.ops.gate_residual(x, gate1, self.self_attn_proj(attn))
+        return self.ops.gate_residual(x, gate2, self.mlp(self.norm2(x)))
+
+
+class PatchEmbed(nn.Module):
+    """Latents [B, C, T, H, W] to tokens [B, N, D], time-major, then rows, then columns."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        patch = config.patch_size
+        self.proj = nn.Conv3d(config.in_channels, config.hidden_size, patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.proj(x).flatten(2).transpose(1, 2)
+        return out
+
+
+class ScalarEmbedder(nn.Module):
+    """A scalar [B] to [B, D] through 256 sinusoids, cosines first (the sinusoids of DDPM, arXiv 2006.11239)."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(256, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
+
+    def forward(self, value: Tensor) -> Tensor:
+        exponent = torch.arange(128, dtype=torch.float32, device=value.device) / 128
+        angle = value.float()[:, None] * torch.exp(-math.log(10000) * exponent)
+        features = torch.cat((angle.cos(), angle.sin()), dim=-1)
+        out: Tensor = self.mlp(features.to(self.mlp[0].weight.dtype))
+        return out
+
+
+class VectorEmbedder(nn.Module):
+    def __init__(self, in_dim: int, hidden_size: int) -> None:
+        super().__init__()
+        self.in_layer = nn.Linear(in_dim, hidden_size)
+        self.out_layer = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out_layer(F.silu(self.in_layer(x)))
+        return out
+
+
+class TextEmbedder(nn.Module):
+    def __init__(self, in_dim: int, hidden_size: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(in_dim, hidden_size)
+        self.linear_2 = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear_2(F.silu(self.linear_1(x)))
+        return out
+
+
+class Mlp(nn.Module):
+    def __init__(self, size: int, hidden: int, linear: Linear, act: nn.Module | None = None) -> None:
+        super().__init__()
+        self.fc1 = linear(size, hidden)
+        self.act = act or nn.GELU(approximate="tanh")
+        self.fc2 = linear(hidden, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(self.act(self.fc1(x)))
+        return out
+
+
+class Modulation(nn.Module):
+    """``n`` vectors of width D from the activated conditioning vector: [B, D] to [B, n, D]."""
+
+    def __init__(self, size: int, n: int, linear: Linear) -> None:
+        super().__init__()
+        self.n = n
+        self.linear = linear(size, n * size)
+
+    def forward(self, act: Tensor) -> Tensor:
+        out: Tensor = self.linear(act).unflatten(-1, (self.n, -1))
+        return out
+
+
+class HeadNorm(nn.Module):
+    """RMS-norm per head with a learned weight, and RoPE where tables are given."""
+
+    def __init__(self, head_dim: int, ops: Ops) -> None:
+        super().__init__()
+        self.ops = ops
+        self.weight = nn.Parameter(torch.ones(head_dim))
+
+    def forward(self, x: Tensor, cos: Tensor | None = None, sin: Tensor | None = None) -> Tensor:
+        return self.ops.rms_norm_rope(x, self.weight, cos, sin)
+
+
+def _mean_of_valid(text: Tensor, valid_text: Tensor | None) -> Tensor:
+    """Mean over the valid tokens, in fp32: [B, L, C] to [B, C]."""
+    if valid_text is None:
+        return text.float().mean(dim=1).to(text.dtype)
+    valid = (torch.arange(text.shape[1], device=text.device) < valid_text[:, None]).float()[..., None]
+    return ((text.float() * valid).sum(dim=1) / valid.sum(dim=1)).to(text.dtype)

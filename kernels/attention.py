@@ -1,0 +1,37 @@
+"""Softmax attention: over the joint image-text stream of the DiT, and causal by frame for the VAE.
+
+q, k, v [B, L, nh, hd] fp32, fp16 or bf16; scale 1 / sqrt(hd); out [B, L, nh * hd] like q.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def joint_attention_reference(q: Tensor, k: Tensor, v: Tensor, valid_tokens: Tensor | None = None) -> Tensor:
+    """Every token attends to the first ``valid_tokens[b]`` keys of its sample (int [B]); None means to all.
+
+    Padding sits behind the valid text, so a count says all that a mask would; without it the fast unmasked
+    path is taken. Rows of padded queries hold values that nothing may read.
+    """
+    mask = None
+    if valid_tokens is not None:
+        mask = (torch.arange(k.shape[1], device=k.device) < valid_tokens[:, None])[:, None, None]
+    return _attend(q, k, v, mask)
+
+
+def frame_causal_attention_reference(q: Tensor, k: Tensor, v: Tensor, frames: int) -> Tensor:
+    """Tokens lie frame by frame; those of frame i attend to the tokens of frames 0 to i.
+
+    One unmasked call per frame: half the arithmetic of a mask and no L x L tensor (17408 x 17408 at a full
+    VAE tile).
+    """
+    per_frame = q.shape[1] // frames
+    ends = range(per_frame, q.shape[1] + 1, per_frame)
+    rows = [_attend(q[:, end - per_frame : end], k[:, :end], v[:, :end], None) for end in ends]
+    return torch.cat(rows, dim=1)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
