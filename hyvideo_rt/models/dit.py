@@ -265,11 +265,19 @@ class ScalarEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(256, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
 
     def forward(self, value: Tensor) -> Tensor:
-        exponent = torch.arange(128, dtype=torch.float32, device=value.device) / 128
-        angle = value.float()[:, None] * torch.exp(-math.log(10000) * exponent)
+        angle = value.float()[:, None] * sinusoid_frequencies(value.device)
         features = torch.cat((angle.cos(), angle.sin()), dim=-1)
         out: Tensor = self.mlp(features.to(self.mlp[0].weight.dtype))
         return out
+
+
+def sinusoid_frequencies(device: torch.device) -> Tensor:
+    """``10000^(-k / 128)`` for k in 0..127, fp32, in upstream's order of operations.
+
+    At guidance 6000 the rounding of one frequency moves its angle by 2e-4, so the order is part of the model.
+    """
+    k = torch.arange(128, dtype=torch.float32, device=device)
+    return torch.exp(-math.log(10000) * k / 128)
 
 
 class VectorEmbedder(nn.Module):

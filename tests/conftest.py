@@ -1,0 +1,65 @@
+"""Golden tensors of the original code, key manifests, and the skip of what needs a GPU."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+DATA = Path(__file__).parent / "data"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One file of `tests/data/golden`: tensors by name, and the JSON values of its metadata."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any]
+
+    def group(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose name starts with `prefix.`, without it."""
+        start = prefix + "."
+        return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Golden]:
+    def load(name: str) -> Golden:
+        path = DATA / "golden" / f"{name}.safetensors"
+        with safe_open(path, framework="pt") as file:
+            raw = file.metadata() or {}
+        return Golden(load_file(path), {key: _json_or_text(value) for key, value in raw.items()})
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def manifest() -> Callable[[str], dict[str, Any]]:
+    """A key manifest of `tests/data/keys`, such as {key: [shape, dtype]}."""
+
+    def load(name: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((DATA / "keys" / f"{name}.json").read_text())
+        return content
+
+    return load
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
