@@ -19,7 +19,7 @@ class ClipTextEncoder(nn.Module):
         self.text_model = ClipTextModel(config)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """input_ids [B, L] int64, L <= 77, an end-of-text token in each row; out [B, D] in the weights' dtype."""
+        """input_ids [B, L] int64, L <= 77, with an end-of-text token; pooled [B, D] in the weights' dtype."""
         states = self.text_model(input_ids)
         first_eos = (input_ids == self.config.eos_token_id).int().argmax(dim=-1)
         pooled: Tensor = states[torch.arange(states.shape[0], device=states.device), first_eos]
@@ -30,16 +30,12 @@ class ClipTextModel(nn.Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         self.embeddings = ClipEmbeddings(config)
-        layers = nn.ModuleList(ClipLayer(config) for _ in range(config.num_layers))
-        self.encoder = nn.ModuleDict({"layers": layers})
+        self.encoder = ClipEncoder(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """input_ids [B, L]; the normed states of all tokens [B, L, D]."""
-        x = self.embeddings(input_ids)
-        for layer in self.encoder["layers"]:
-            x = layer(x)
-        out: Tensor = self.final_layer_norm(x)
+        out: Tensor = self.final_layer_norm(self.encoder(self.embeddings(input_ids)))
         return out
 
 
@@ -52,6 +48,17 @@ class ClipEmbeddings(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         out: Tensor = self.token_embedding(input_ids) + self.position_embedding.weight[: input_ids.shape[1]]
         return out
+
+
+class ClipEncoder(nn.Module):
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(ClipLayer(config) for _ in range(config.num_layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
 
 
 class ClipLayer(nn.Module):

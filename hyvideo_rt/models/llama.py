@@ -1,8 +1,8 @@
 """The LLM that reads the prompt: a Llama decoder of which only hidden states are used.
 
 Names of weights are those of transformers' LlamaModel without prefix. The state that feeds the DiT is taken
-before the last layers, so those are never built. Attention is causal: right padding cannot reach a valid token,
-which is why there is no mask anywhere.
+before the last layers, so those are never built. Attention is causal: padding on the right cannot reach a
+valid token, which is why there is no mask anywhere.
 """
 
 import torch
