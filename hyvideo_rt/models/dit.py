@@ -160,7 +160,9 @@ class DoubleBlock(nn.Module):
         img = ops.gate_residual(img, gate1, self.img_attn_proj(attn[:, :tokens]))
         img = ops.gate_residual(img, gate2, self.img_mlp(ops.layer_norm_modulate(img, shift2, scale2)))
         txt = ops.gate_residual(txt, txt_gate1, self.txt_attn_proj(attn[:, tokens:]))
-        txt = ops.gate_residual(txt, txt_gate2, self.txt_mlp(ops.layer_norm_modulate(txt, txt_shift2, txt_scale2)))
+        txt = ops.gate_residual(
+            txt, txt_gate2, self.txt_mlp(ops.layer_norm_modulate(txt, txt_shift2, txt_scale2))
+        )
         return img, txt
 
 

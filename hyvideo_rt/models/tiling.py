@@ -119,7 +119,9 @@ def _blend(before: Tensor, after: Tensor, extent: int, dim: int) -> Tensor:
         return after
     shape = [1] * after.ndim
     shape[dim] = extent
-    weight = (torch.arange(extent, device=after.device, dtype=torch.float32) / extent).to(after.dtype).view(shape)
+    weight = (
+        (torch.arange(extent, device=after.device, dtype=torch.float32) / extent).to(after.dtype).view(shape)
+    )
     tail = before.narrow(dim, before.shape[dim] - extent, extent)
     head = after.narrow(dim, 0, extent)
     head.mul_(weight).add_(tail * (1 - weight))

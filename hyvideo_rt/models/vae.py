@@ -42,7 +42,9 @@ class Encoder(nn.Module):
         self.conv_in = CausalConv3d(config.in_channels, channels[0])
         self.down_blocks = nn.ModuleList(
             DownBlock(size_in, size, config.layers_per_block, groups, stride)
-            for size_in, size, stride in zip((channels[0], *channels), channels, _strides(channels), strict=False)
+            for size_in, size, stride in zip(
+                (channels[0], *channels), channels, _strides(channels), strict=False
+            )
         )
         self.mid_block = MidBlock(channels[-1], groups, ops)
         self.conv_norm_out = nn.GroupNorm(groups, channels[-1], eps=EPS)
@@ -65,7 +67,9 @@ class Decoder(nn.Module):
         self.mid_block = MidBlock(channels[0], groups, ops)
         self.up_blocks = nn.ModuleList(
             UpBlock(size_in, size, config.layers_per_block + 1, groups, factor)
-            for size_in, size, factor in zip((channels[0], *channels), channels, _strides(channels), strict=False)
+            for size_in, size, factor in zip(
+                (channels[0], *channels), channels, _strides(channels), strict=False
+            )
         )
         self.conv_norm_out = nn.GroupNorm(groups, channels[-1], eps=EPS)
         self.conv_out = CausalConv3d(channels[-1], config.out_channels)
@@ -90,7 +94,9 @@ class MidBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    def __init__(self, size_in: int, size: int, layers: int, groups: int, stride: tuple[int, int, int]) -> None:
+    def __init__(
+        self, size_in: int, size: int, layers: int, groups: int, stride: tuple[int, int, int]
+    ) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(Resnet(size if i else size_in, size, groups) for i in range(layers))
         self.downsamplers = nn.ModuleList()
@@ -104,7 +110,9 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    def __init__(self, size_in: int, size: int, layers: int, groups: int, factor: tuple[int, int, int]) -> None:
+    def __init__(
+        self, size_in: int, size: int, layers: int, groups: int, factor: tuple[int, int, int]
+    ) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(Resnet(size if i else size_in, size, groups) for i in range(layers))
         self.upsamplers = nn.ModuleList()

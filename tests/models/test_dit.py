@@ -7,35 +7,16 @@ from typing import Any
 import pytest
 import torch
 from conftest import Golden
+from golden_models import golden_dit
 from torch import Tensor, nn
 
-from hyvideo_rt.config import MODELS, DiTConfig
+from hyvideo_rt.config import MODELS
 from hyvideo_rt.kernels.rope import rope_table
-from hyvideo_rt.models.dit import Conditioning, HunyuanVideoDiT, sinusoid_frequencies
+from hyvideo_rt.models.dit import Conditioning, HunyuanVideoDiT
 from hyvideo_rt.models.linear import Fp8Linear
 
 ATOL = 1e-5  # of the golden tensors' README, unit-scale outputs in fp32
 CASES = [("dit_a", 0), ("dit_a", 1), ("dit_a", 2), ("dit_b", 0), ("dit_b", 1)]
-
-
-def dit_config(raw: dict[str, Any]) -> DiTConfig:
-    return DiTConfig(
-        hidden_size=raw["hidden_size"],
-        num_heads=raw["heads_num"],
-        num_double_blocks=raw["mm_double_blocks_depth"],
-        num_single_blocks=raw["mm_single_blocks_depth"],
-        mlp_ratio=raw["mlp_width_ratio"],
-        rope_dims=tuple(raw["rope_dim_list"]),
-        text_dim=raw["text_states_dim"],
-        pooled_dim=raw["text_states_dim_2"],
-        guidance_embed=raw["guidance_embed"],
-    )
-
-
-def build(file: Golden) -> HunyuanVideoDiT:
-    dit = HunyuanVideoDiT(dit_config(file.metadata["config"]))
-    dit.load_state_dict(file.group("sd"))
-    return dit.eval()
 
 
 def run(dit: HunyuanVideoDiT, inputs: dict[str, Tensor]) -> Tensor:
@@ -77,31 +58,12 @@ def intermediates(dit: HunyuanVideoDiT) -> dict[str, str]:
     return names
 
 
-@pytest.fixture
-def rounded_as_golden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three frequencies rounded as on the machine that made the golden tensors, whatever exp() does here.
-
-    exp() is good to one unit in the last place and CPUs differ in it. Under guidance 6000 that last bit moves
-    the DiT's output by 3e-5; the other frequencies move it by less than 1e-7.
-    """
-
-    def frequencies(device: torch.device) -> Tensor:
-        table = sinusoid_frequencies(device)
-        for k, value in ((12, 0.421696513891), (13, 0.392418950796), (44, 0.042169649154)):
-            golden = torch.tensor(value)
-            assert abs(golden - table[k]) <= golden * torch.finfo(golden.dtype).eps  # one unit, no more
-            table[k] = golden
-        return table
-
-    monkeypatch.setattr("hyvideo_rt.models.dit.sinusoid_frequencies", frequencies)
-
-
 @pytest.mark.parametrize(("name", "case"), CASES)
 @pytest.mark.usefixtures("rounded_as_golden")
 @torch.no_grad()
 def test_every_golden_tensor(golden: Callable[[str], Golden], name: str, case: int) -> None:
     file = golden(name)
-    dit = build(file)
+    dit = golden_dit(file)
     inputs = file.group(f"c{case}.in")
     got = record(dit, intermediates(dit))
     got["x_out"] = run(dit, inputs)
@@ -117,14 +79,20 @@ def test_every_golden_tensor(golden: Callable[[str], Golden], name: str, case: i
         elif key.startswith("single"):  # padded text: the original lets it attend to itself, nothing reads it
             image = torch.ones(mask.shape[0], expected.shape[1] - mask.shape[1], dtype=torch.bool)
             valid = torch.cat((image, mask), dim=1)
-        torch.testing.assert_close(got.pop(key)[valid], expected[valid], atol=ATOL, rtol=0, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            got.pop(key)[valid],
+            expected[valid],
+            atol=ATOL,
+            rtol=0,
+            msg=lambda text, key=key: f"{key}: {text}",
+        )
     assert not got, f"golden file lacks {sorted(got)}"
 
 
 @torch.no_grad()
 def test_dropping_padding_equals_masking_it(golden: Callable[[str], Golden]) -> None:
     file = golden("dit_a")
-    dit, inputs = build(file), file.group("c0.in")
+    dit, inputs = golden_dit(file), file.group("c0.in")
     masked = run(dit, inputs)
     valid = int(inputs["text_mask"].sum())
     short = {**inputs, "text_states": inputs["text_states"][:, :valid], "text_mask": torch.ones(1, valid)}
@@ -134,7 +102,7 @@ def test_dropping_padding_equals_masking_it(golden: Callable[[str], Golden]) -> 
 @torch.no_grad()
 def test_conditioning_of_many_steps_at_once_equals_one_at_a_time(golden: Callable[[str], Golden]) -> None:
     file = golden("dit_a")
-    dit, inputs = build(file), file.group("c2.in")
+    dit, inputs = golden_dit(file), file.group("c2.in")
     t = torch.tensor([1000.0, 501.0, 12.5])
 
     def condition(t: Tensor) -> Conditioning:
@@ -153,13 +121,15 @@ def test_conditioning_of_many_steps_at_once_equals_one_at_a_time(golden: Callabl
 
 @pytest.mark.parametrize("guidance", [True, False])
 @torch.no_grad()
-def test_equals_diffusers(golden: Callable[[str], Golden], manifest: Callable[[str], Any], guidance: bool) -> None:
+def test_equals_diffusers(
+    golden: Callable[[str], Golden], manifest: Callable[[str], Any], guidance: bool
+) -> None:
     from diffusers import HunyuanVideoTransformer3DModel
 
     from hyvideo_rt.layouts import dit_to_diffusers
 
     file = golden("dit_a" if guidance else "dit_b")
-    dit, inputs = build(file), file.group("c0.in")
+    dit, inputs = golden_dit(file), file.group("c0.in")
     c = dit.config
     oracle = HunyuanVideoTransformer3DModel(
         num_attention_heads=c.num_heads,

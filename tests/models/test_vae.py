@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from conftest import Golden
+from golden_models import golden_vae
 from torch import Tensor, nn
 
-from hyvideo_rt.config import MODELS, VAEConfig
+from hyvideo_rt.config import MODELS
 from hyvideo_rt.models.tiling import Tiling, run_tiled
 from hyvideo_rt.models.vae import CausalVAE
 
@@ -25,19 +26,6 @@ MODES = {  # case: cut in space, cut in time
 }
 
 
-def vae_config(raw: dict[str, Any]) -> VAEConfig:
-    return VAEConfig(
-        block_channels=tuple(raw["block_out_channels"]),
-        layers_per_block=raw["layers_per_block"],
-        latent_channels=raw["latent_channels"],
-        norm_groups=raw["norm_num_groups"],
-        sample_size=raw["sample_size"],
-        sample_tsize=raw["sample_tsize"],
-        scaling_factor=raw["scaling_factor"],
-        tile_overlap=raw["tile_overlap_factor"],
-    )
-
-
 @pytest.fixture(scope="module")
 def file(golden: Callable[[str], Golden]) -> Golden:
     return golden("vae_a")
@@ -45,9 +33,7 @@ def file(golden: Callable[[str], Golden]) -> Golden:
 
 @pytest.fixture(scope="module")
 def vae(file: Golden) -> CausalVAE:
-    vae = CausalVAE(vae_config(file.metadata["config"]))
-    vae.load_state_dict(file.group("sd"))
-    return vae.eval().requires_grad_(False)
+    return golden_vae(file)
 
 
 def encode(vae: CausalVAE, video: Tensor, mode: tuple[bool, bool]) -> Tensor:
@@ -96,7 +82,9 @@ def test_golden_intermediates(file: Golden, vae: CausalVAE) -> None:
     expected = {k: v for k, v in file.group("c0_small.out").items() if k.startswith(("enc.", "dec."))}
     assert got.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(got[name], value, atol=ATOL, rtol=0, msg=lambda text, name=name: name + text)
+        torch.testing.assert_close(
+            got[name], value, atol=ATOL, rtol=0, msg=lambda text, name=name: name + text
+        )
 
 
 def test_full_size_keys(manifest: Callable[[str], dict[str, Any]]) -> None:
@@ -109,7 +97,13 @@ def test_full_size_keys(manifest: Callable[[str], dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize(
     ("latents", "calls", "shapes"),
-    [((33, 90, 160), 84, 12), ((33, 68, 120), 45, 8), ((17, 32, 32), 2, 2), ((25, 32, 32), 2, 2), ((16, 32, 32), 1, 1)],
+    [
+        ((33, 90, 160), 84, 12),
+        ((33, 68, 120), 45, 8),
+        ((17, 32, 32), 2, 2),
+        ((25, 32, 32), 2, 2),
+        ((16, 32, 32), 1, 1),
+    ],
 )
 def test_tiles_of_the_published_sizes(latents: tuple[int, int, int], calls: int, shapes: int) -> None:
     tiles = Tiling.decode(MODELS["HYVideo-T/2"].vae).tile_shapes(latents)
