@@ -1,8 +1,8 @@
 """From a prompt to token ids: the LLM's tokenizer with its prompt templates, and CLIP's.
 
 Both run on the `tokenizers` library alone and read the published files directly. Newer transformers versions
-rebuild the LLM's tokenizer with another pre-tokenizer, without a word. So what is loaded here must reproduce the
-token counts (for the real vocabulary the ids) that the model was trained with.
+rebuild the LLM's tokenizer with another pre-tokenizer, without a word. So what is loaded here must reproduce
+the token counts (for the real vocabulary the ids) that the model was trained with.
 """
 
 from dataclasses import dataclass

@@ -133,7 +133,7 @@ def test_outer_white_space_is_dropped(llm: LlmTokenizer) -> None:
 def test_truncation_and_padding_in_the_file_are_ignored(tmp_path: Path) -> None:
     tokenizer = train_llama3_style(PROMPTS)
     tokenizer.enable_truncation(20)
-    tokenizer.enable_padding(length=20)
+    tokenizer.enable_padding(length=200)
     llm = LlmTokenizer(saved(tokenizer, tmp_path))
     assert len(llm.encode("", VIDEO_TEMPLATE)) == 96
 
