@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyvideo_rt.config import ClipConfig
+from hyvideo_rt.models.embedding import Embedding
 
 
 class ClipTextEncoder(nn.Module):
@@ -42,8 +43,8 @@ class ClipTextModel(nn.Module):
 class ClipEmbeddings(nn.Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
-        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position_embedding = nn.Embedding(config.max_positions, config.hidden_size)
+        self.token_embedding = Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = Embedding(config.max_positions, config.hidden_size)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         out: Tensor = self.token_embedding(input_ids) + self.position_embedding.weight[: input_ids.shape[1]]

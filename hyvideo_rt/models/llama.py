@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyvideo_rt.config import LlamaConfig
+from hyvideo_rt.models.embedding import Embedding
 
 Rope = tuple[Tensor, Tensor]  # cos, sin [L, hd / 2], fp32
 
@@ -23,7 +24,7 @@ class LlamaEncoder(nn.Module):
     def __init__(self, config: LlamaConfig, skip_layers: int = 2) -> None:
         super().__init__()
         self.config, self.skip_layers = config, skip_layers
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(LlamaLayer(config) for _ in range(config.num_layers - skip_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
 
