@@ -138,3 +138,10 @@ MODELS = {
         ),
     ),
 }
+
+
+def sampling_defaults(config: ModelConfig) -> tuple[Bucket, int]:
+    """The size and the number of steps of a request that names none."""
+    if config == MODELS["tiny"]:
+        return Bucket(64, 64, 17), 20
+    return Bucket(720, 1280, 129), 50

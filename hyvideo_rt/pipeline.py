@@ -1,4 +1,4 @@
-"""One prompt to one video: encode, denoise, decode. Everything that makes a video calls `Pipeline.generate`."""
+"""One prompt to one video: encode, denoise, decode. All that makes a video calls `Pipeline.generate`."""
 
 import contextlib
 import time
@@ -20,8 +20,9 @@ from hyvideo_rt.sampling import TIMESTEPS, Predict, SamplingParams, denoise, ini
 from hyvideo_rt.text import TextEncoder, TextStates
 from hyvideo_rt.video import Video, check_not_flat, to_uint8
 
-# Called as (stage, done, total) with stage encode, denoise or decode: once with done = 0 when the stage starts,
-# then after every prompt, step or tile. Whatever it raises, `errors.Cancelled` for one, ends the request there.
+# Called as (stage, done, total) with stage encode, denoise or decode: once with done = 0 when the stage
+# starts, then after the text, every step or every tile. Whatever it raises, `errors.Cancelled` for one, ends
+# the request there.
 Progress = Callable[[str, int, int], None]
 
 FPS = 24
@@ -88,7 +89,7 @@ class Pipeline:
         skip_layers: int = 2,
         apply_final_norm: bool = False,
     ) -> "Pipeline":
-        """Every component straight to where it rests; skip_layers and apply_final_norm choose the LLM's state."""
+        """Each component straight to where it rests; skip_layers and apply_final_norm are of the LLM's state."""
         precision = precision or Precision.default(device)
         rest = torch.device("cpu") if offload else device
         llm_tokenizer = LlmTokenizer(checkpoint.llm_tokenizer)  # first: the cheapest thing that can be wrong
@@ -135,7 +136,7 @@ class Pipeline:
             chunks = self.decode(latents, clock.report)
             frames = torch.cat([to_uint8(chunk[0]).cpu() for chunk in chunks]).numpy()
         check_not_flat(frames)
-        return Video(frames, FPS, self._metadata(prompt, params), clock.seconds)
+        return Video(frames, FPS, self._metadata(prompt, text, params), clock.seconds)
 
     def encode(self, prompt: str, params: SamplingParams) -> tuple[TextStates, TextStates | None]:
         """The prompt and, under real CFG, the negative prompt; the last few prompts are remembered."""
@@ -166,8 +167,9 @@ class Pipeline:
         avoided = self._condition(negative, params, sigmas)
 
         def guided(latents: Tensor, i: int) -> Tensor:
-            velocity: Tensor = self.dit(latents, avoided.row(i), rope)
-            return velocity + params.true_cfg_scale * (self.dit(latents, positive.row(i), rope) - velocity)
+            avoid: Tensor = self.dit(latents, avoided.row(i), rope)
+            follow: Tensor = self.dit(latents, positive.row(i), rope)
+            return avoid + params.true_cfg_scale * (follow - avoid)
 
         return guided
 
@@ -199,7 +201,9 @@ class Pipeline:
             guidance,
         )
 
-    def _metadata(self, prompt: str, params: SamplingParams) -> dict[str, str | int | float]:
+    def _metadata(
+        self, prompt: str, text: TextStates, params: SamplingParams
+    ) -> dict[str, str | int | float]:
         metadata: dict[str, str | int | float] = {
             "prompt": prompt,
             "seed": params.seed,
@@ -211,6 +215,8 @@ class Pipeline:
         if params.uses_cfg:
             metadata["true_cfg_scale"] = params.true_cfg_scale
             metadata["negative_prompt"] = params.negative_prompt or DEFAULT_NEGATIVE_PROMPT
+        if text.truncated:
+            metadata["dropped_tokens"] = text.num_llm_tokens - text.states.shape[1]
         return metadata | self.identity
 
     @contextlib.contextmanager

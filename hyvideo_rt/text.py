@@ -32,7 +32,8 @@ class TextStates:
 class TextEncoder:
     """Both text encoders with their tokenizers. Device and dtype are those of the modules.
 
-    `text_len` is how many tokens of a prompt, end-of-turn included, reach the DiT.
+    `text_len` is how many tokens of a prompt, end-of-turn included, reach the DiT. `apply_final_norm` norms
+    the LLM's states; a model that skips no layers always does.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class TextEncoder:
         clip: ClipTextEncoder,
         clip_tokenizer: ClipTokenizer,
         text_len: int = 256,
+        apply_final_norm: bool = False,
     ) -> None:
         if text_len < 1:
             raise InvalidRequest(
@@ -57,21 +59,21 @@ class TextEncoder:
             )
         self.llm, self.llm_tokenizer = llm, llm_tokenizer
         self.clip, self.clip_tokenizer = clip, clip_tokenizer
+        self.apply_final_norm = apply_final_norm or llm.skip_layers == 0
         # The original derives this from the video template alone: for one image 315 tokens fit, not 256.
         self.max_length = text_len + VIDEO_TEMPLATE.crop_start
 
     @torch.no_grad()
-    def encode(self, prompt: str, *, image: bool = False, apply_final_norm: bool = False) -> TextStates:
+    def encode(self, prompt: str, *, image: bool = False) -> TextStates:
         """A prompt that is too long loses its tail and the end-of-turn token, as in the original.
 
-        `image` selects the template for a single frame. `apply_final_norm` norms the states, which a model
-        that skips no layers always does.
+        `image` selects the template for a single frame.
         """
         template = IMAGE_TEMPLATE if image else VIDEO_TEMPLATE
         _check_encodable(prompt)
         ids = self.llm_tokenizer.encode(prompt, template)
         states: Tensor = self.llm(_batch(ids[: self.max_length], self.llm.embed_tokens.weight.device))
-        if apply_final_norm or self.llm.skip_layers == 0:
+        if self.apply_final_norm:
             states = self.llm.norm(states)
         return TextStates(
             states=states[:, template.crop_start :],

@@ -99,8 +99,8 @@ class HunyuanVideoDiT(nn.Module):
         CLIP; guidance [B] fp32, already times 1000, for a model with an embedder for it and None for others;
         valid_text [B] int64, how many leading text tokens are not padding, None if all are valid.
         """
-        dtype = self.time_in.mlp[0].weight.dtype
-        vec = self.time_in(t) + self.vector_in(text_states_2.to(dtype))
+        dtype = self.img_in.proj.weight.dtype
+        vec: Tensor = self.time_in(t) + self.vector_in(text_states_2.to(dtype))
         if self.guidance_in is not None:
             assert guidance is not None, "this model embeds guidance"
             vec = vec + self.guidance_in(guidance)
@@ -213,15 +213,22 @@ class TextRefiner(nn.Module):
         self.input_embedder = nn.Linear(config.text_dim, d)
         self.t_embedder = ScalarEmbedder(d)
         self.c_embedder = TextEmbedder(config.text_dim, d)
-        self.individual_token_refiner = nn.ModuleDict(
-            {"blocks": nn.ModuleList(RefinerBlock(config, ops) for _ in range(config.num_refiner_blocks))}
-        )
+        self.individual_token_refiner = TokenRefiner(config, ops)
 
     def forward(self, text: Tensor, t: Tensor, valid_text: Tensor | None) -> Tensor:
         """text [B, L, text_dim], t [B], valid_text [B]; out [B, L, D]."""
         act = F.silu(self.t_embedder(t) + self.c_embedder(_mean_of_valid(text, valid_text)))
-        x: Tensor = self.input_embedder(text)
-        for block in self.individual_token_refiner["blocks"]:
+        out: Tensor = self.individual_token_refiner(self.input_embedder(text), act, valid_text)
+        return out
+
+
+class TokenRefiner(nn.Module):
+    def __init__(self, config: DiTConfig, ops: Ops) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(RefinerBlock(config, ops) for _ in range(config.num_refiner_blocks))
+
+    def forward(self, x: Tensor, act: Tensor, valid_text: Tensor | None) -> Tensor:
+        for block in self.blocks:
             x = block(x, act, valid_text)
         return x
 
@@ -269,7 +276,7 @@ class ScalarEmbedder(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         angle = value.float()[:, None] * sinusoid_frequencies(value.device)
         features = torch.cat((angle.cos(), angle.sin()), dim=-1)
-        out: Tensor = self.mlp(features.to(self.mlp[0].weight.dtype))
+        out: Tensor = self.mlp(features.to(next(self.mlp.parameters()).dtype))
         return out
 
 

@@ -137,7 +137,8 @@ class Resnet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        shortcut: Tensor = x if self.conv_shortcut is None else self.conv_shortcut(x)
+        return h + shortcut
 
 
 class FrameCausalAttention(nn.Module):
@@ -156,7 +157,8 @@ class FrameCausalAttention(nn.Module):
         tokens = self.group_norm(x.flatten(2)).transpose(1, 2)
         q, k, v = (project(tokens).unsqueeze(2) for project in (self.to_q, self.to_k, self.to_v))
         attn = self.ops.frame_causal_attention(q, k, v, x.shape[2])
-        return x + self.to_out[0](attn).transpose(1, 2).view_as(x)
+        out: Tensor = self.to_out[0](attn)
+        return x + out.transpose(1, 2).view_as(x)
 
 
 class Downsample(nn.Module):

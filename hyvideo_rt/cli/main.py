@@ -1,0 +1,158 @@
+"""`hyvideo-rt COMMAND`: parses, runs one function of `commands`, turns errors into a message and a status."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+from hyvideo_rt import __version__
+from hyvideo_rt.cli.upstream_flags import add_fixed_and_ignored_flags
+from hyvideo_rt.config import MODELS
+from hyvideo_rt.errors import HyVideoError, InvalidRequest
+
+DTYPES = ("fp32", "fp16", "bf16")
+BAD_REQUEST, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses; argparse uses 2 as well
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)  # a service manager's stop cleans up like Ctrl-C
+    from hyvideo_rt.cli import commands
+
+    try:
+        return commands.run(args)
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written is left", file=sys.stderr)
+        return INTERRUPTED
+    except HyVideoError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return BAD_REQUEST if isinstance(error, InvalidRequest) else FAILED
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hyvideo-rt",
+        description="The compiled serving runtime for HunyuanVideo. "
+        "Without weights it uses an embedded tiny model of the same architecture.",
+    )
+    parser.add_argument("--version", action="version", version=f"hyvideo-rt {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_generate(commands.add_parser("generate", help="make videos from prompts"))
+    _add_presets(commands.add_parser("presets", help="the sizes, with tokens, FLOPs and memory"))
+    _add_plan(commands.add_parser("plan", help="whether a video fits, before anything is loaded"))
+    _add_convert(commands.add_parser("convert", help="write weights in the diffusers or the original layout"))
+    _add_doctor(commands.add_parser("doctor", help="what this machine can run, and what is missing"))
+    return parser
+
+
+def _add_generate(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Makes one MP4 per prompt and seed (a PNG for a single frame). Takes the flags of the original "
+        "sample_video.py; those not listed here are accepted with their original values."
+    )
+    what = parser.add_argument_group("what to make")
+    source = what.add_mutually_exclusive_group(required=True)
+    source.add_argument("--prompt", help="what the video shows")
+    source.add_argument("--prompts-file", metavar="FILE", help="one prompt per line; - is standard input")
+    what.add_argument("--preset", metavar="NAME", help="a size by name (see `presets`) or as 720x1280x129")
+    what.add_argument("--video-size", type=int, nargs="+", metavar="PX", help="height and width, or one side")
+    what.add_argument("--video-length", type=int, metavar="N", help="frames, 4n + 1; 1 makes an image")
+    what.add_argument("--infer-steps", type=int, metavar="N", help="denoising steps (50; tiny model 20)")
+    what.add_argument("--seed", type=int, help="of the first video; each further one adds 1 (random)")
+    what.add_argument("--num-videos", type=int, default=1, metavar="N", help="videos per prompt")
+    what.add_argument(
+        "--embedded-cfg-scale",
+        type=float,
+        default=6.0,
+        metavar="X",
+        help="guidance of distilled weights (6.0)",
+    )
+    what.add_argument("--flow-shift", type=float, default=7.0, metavar="X", help="schedule shift (7.0)")
+    what.add_argument(
+        "--flow-reverse",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="noise to video, as the published weights need (on)",
+    )
+    what.add_argument("--cfg-scale", type=float, default=1.0, metavar="X", help="real CFG if above 1 (1.0)")
+    what.add_argument("--neg-prompt", default="", metavar="TEXT", help="what to avoid under real CFG")
+    _add_model(parser)
+    text = parser.add_argument_group("text encoders")
+    text.add_argument("--text-len", type=int, default=256, metavar="N", help="prompt tokens kept (256)")
+    text.add_argument(
+        "--hidden-state-skip-layer", type=int, default=2, metavar="N", help="last LLM layers unused (2)"
+    )
+    text.add_argument("--apply-final-norm", action="store_true", help="norm the LLM's state")
+    out = parser.add_argument_group("output")
+    out.add_argument("--save-path", default="./results", metavar="FOLDER", help="where videos go (./results)")
+    out.add_argument("--save-path-suffix", default="", metavar="TEXT", help="appended to the folder with _")
+    out.add_argument("--contact-sheet", metavar="FILE", help="also write one image of frames of all videos")
+    out.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+    add_fixed_and_ignored_flags(parser)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    model = parser.add_argument_group("model and device")
+    model.add_argument(
+        "--model",
+        choices=MODELS,
+        help="refuse weights of another model; `tiny` takes the embedded one",
+    )
+    model.add_argument(
+        "--model-base",
+        default="ckpts",
+        metavar="FOLDER",
+        help="weights in either layout, or a hub id such as org/name (./ckpts; if absent, the tiny model)",
+    )
+    model.add_argument("--revision", metavar="HASH", help="the hub id's commit, 40 hex digits")
+    model.add_argument("--dit-weight", metavar="FILE", help="the DiT's weights, if elsewhere")
+    model.add_argument("--load-key", choices=("module", "ema"), default="module", help="entry of a .pt file")
+    _add_precision(model)
+
+
+def _add_precision(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (auto)")
+    group.add_argument("--precision", choices=DTYPES, help="of the DiT (bf16 on a GPU, fp32 on a CPU)")
+    group.add_argument("--vae-precision", choices=DTYPES, help="(fp16 on a GPU, fp32 on a CPU)")
+    group.add_argument("--text-encoder-precision", choices=DTYPES, help="(fp16 on a GPU, fp32 on a CPU)")
+    group.add_argument("--text-encoder-precision-2", choices=DTYPES, help="(fp16 on a GPU, fp32 on a CPU)")
+    group.add_argument("--use-fp8", action="store_true", help="8-bit weights in the DiT: half the memory")
+    group.add_argument(
+        "--use-cpu-offload", action="store_true", help="text encoders and VAE rest on the host"
+    )
+
+
+def _add_presets(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Peak memory on a GPU: all resident; text encoders and VAE offloaded; 8-bit weights."
+    parser.add_argument("--json", action="store_true", help="print as JSON, memory in bytes")
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Exit status 1 and a smaller preset if the video does not fit."
+    parser.add_argument("--preset", required=True, metavar="NAME", help="a size by name, or as 720x1280x129")
+    parser.add_argument("--model", choices=MODELS, help="(of the preset)")
+    parser.add_argument("--memory", type=float, metavar="GIB", help="of a GPU that is elsewhere")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    _add_precision(parser.add_argument_group("device"))
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="a folder of weights in either layout, a hub id, or `tiny`")
+    parser.add_argument("target", help="the folder to make")
+    parser.add_argument("--layout", choices=("diffusers", "original"), required=True)
+    parser.add_argument("--revision", metavar="HASH", help="the hub id's commit, 40 hex digits")
+    parser.add_argument("--dit-weight", metavar="FILE", help="the DiT's weights, if elsewhere")
+    parser.add_argument("--load-key", choices=("module", "ema"), default="module", help="entry of a .pt file")
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--save-path", default="./results", metavar="FOLDER", help="where videos would go")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

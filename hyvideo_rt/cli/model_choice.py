@@ -1,0 +1,70 @@
+"""Which weights, and in which precision, the flags of a command ask for."""
+
+import argparse
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyvideo_rt.config import MODELS
+from hyvideo_rt.errors import WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from hyvideo_rt.checkpoint import Checkpoint
+    from hyvideo_rt.pipeline import Precision
+
+
+def choose_checkpoint(args: argparse.Namespace) -> "Checkpoint":
+    """The weights that were named; `./ckpts` if it is there; else the embedded tiny model, and says so."""
+    from hyvideo_rt.checkpoint import Checkpoint
+
+    if args.model == "tiny":
+        return embedded_tiny()
+    if uses_tiny(args):
+        print("no weights in ./ckpts: using the embedded tiny model", file=sys.stderr)
+        return embedded_tiny()
+    checkpoint = Checkpoint.open(
+        args.model_base,
+        dit_weight=Path(args.dit_weight) if args.dit_weight else None,
+        load_key=args.load_key,
+        revision=args.revision,
+    )
+    if args.model and checkpoint.config.dit != MODELS[args.model].dit:
+        raise WeightsError(
+            f"got weights of another model in {args.model_base}; expected {args.model}\n"
+            f"  leave --model out to take the weights as they are"
+        )
+    return checkpoint
+
+
+def uses_tiny(args: argparse.Namespace) -> bool:
+    """Nothing was asked for and nothing lies in the default place."""
+    nothing_named = args.model_base == "ckpts" and args.dit_weight is None
+    return args.model == "tiny" or (nothing_named and args.model is None and not Path("ckpts").exists())
+
+
+def embedded_tiny() -> "Checkpoint":
+    from hyvideo_rt.checkpoint import Checkpoint
+
+    return Checkpoint.open(Path(str(files("hyvideo_rt") / "tiny_model")))
+
+
+def choose_precision(args: argparse.Namespace, device: "torch.device") -> "Precision":
+    """The device's defaults, with what was asked for instead."""
+    import dataclasses
+
+    import torch
+
+    from hyvideo_rt.pipeline import Precision
+
+    dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    asked = {
+        "dit": args.precision,
+        "vae": args.vae_precision,
+        "llm": args.text_encoder_precision,
+        "clip": args.text_encoder_precision_2,
+    }
+    changes = {name: dtypes[dtype] for name, dtype in asked.items() if dtype}
+    return dataclasses.replace(Precision.default(device), **changes, fp8=args.use_fp8)
