@@ -5,9 +5,12 @@ their parts anew. Colour, shape and motion are always said, the size and the bac
 caption leaves out is free.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
+from tiny.palette import BACKGROUNDS, COLOURS
 from tiny.world import Scene, Thing
 
 PLAIN = 0.35
@@ -114,6 +117,7 @@ OWN_VERBS = {  # they say the direction themselves
 }
 OWN_VERB = 0.25  # how often, where there is a choice
 OPENERS = ("a video of", "a clip of", "an animation of")
+GLUE = ("a", "an", "one", "and", "while", "both")  # what the functions below say by themselves
 BEFORE = ("on {}, ", "on a {} background, ", "against a {} background, ", "{} background, ")
 AFTER = (
     " on a {} background",
@@ -205,3 +209,19 @@ def _synonym(words: Mapping[str, tuple[str, ...]], name: str, rng: Random) -> st
 
 def _article(text: str) -> str:
     return "an" if text[0] in "aeiou" else "a"
+
+
+def words() -> list[str]:
+    """Every word that a caption can hold, sorted."""
+    tables: tuple[Iterable[Iterable[str]], ...] = (
+        SHAPE_WORDS.values(),
+        COLOUR_WORDS.values(),
+        SIZE_WORDS.values(),
+        BACKGROUND_WORDS.values(),
+        DIRECTION_WORDS.values(),
+        VERBS,
+        *OWN_VERBS.values(),
+        (COLOURS, BACKGROUNDS, OPENERS, BEFORE, AFTER, GLUE),
+    )
+    phrases = itertools.chain.from_iterable(itertools.chain.from_iterable(tables))
+    return sorted({word for phrase in phrases for word in re.findall(r"[a-z]+", phrase)})
