@@ -12,6 +12,7 @@ from hyvideo_rt.config import VAEConfig
 from hyvideo_rt.kernels.ops import REFERENCE, Ops
 
 EPS = 1e-6
+Stride = tuple[int, int, int]  # T, H, W
 
 
 class CausalVAE(nn.Module):
@@ -25,7 +26,10 @@ class CausalVAE(nn.Module):
         self.post_quant_conv = nn.Conv3d(latents, latents, 1)
 
     def encode(self, video: Tensor) -> Tensor:
-        """video [B, 3, F, H, W] in [-1, 1], F = 4n + 1, to moments [B, 2 * 16, T, H / 8, W / 8]: mean, logvar."""
+        """Mean and log-variance, stacked: moments [B, 2 * 16, T, H / 8, W / 8].
+
+        video [B, 3, F, H, W] in [-1, 1] with F = 4 (T - 1) + 1.
+        """
         moments: Tensor = self.quant_conv(self.encoder(video))
         return moments
 
@@ -39,16 +43,16 @@ class Encoder(nn.Module):
     def __init__(self, config: VAEConfig, ops: Ops) -> None:
         super().__init__()
         channels, groups = config.block_channels, config.norm_groups
-        self.conv_in = CausalConv3d(config.in_channels, channels[0])
+        self.conv_in = CausalConv3d(config.in_channels, channels[0], ops)
         self.down_blocks = nn.ModuleList(
-            DownBlock(size_in, size, config.layers_per_block, groups, stride)
+            DownBlock(size_in, size, config.layers_per_block, groups, stride, ops)
             for size_in, size, stride in zip(
                 (channels[0], *channels), channels, _strides(channels), strict=False
             )
         )
         self.mid_block = MidBlock(channels[-1], groups, ops)
         self.conv_norm_out = nn.GroupNorm(groups, channels[-1], eps=EPS)
-        self.conv_out = CausalConv3d(channels[-1], 2 * config.latent_channels)
+        self.conv_out = CausalConv3d(channels[-1], 2 * config.latent_channels, ops)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -63,16 +67,16 @@ class Decoder(nn.Module):
     def __init__(self, config: VAEConfig, ops: Ops) -> None:
         super().__init__()
         channels, groups = config.block_channels[::-1], config.norm_groups
-        self.conv_in = CausalConv3d(config.latent_channels, channels[0])
+        self.conv_in = CausalConv3d(config.latent_channels, channels[0], ops)
         self.mid_block = MidBlock(channels[0], groups, ops)
         self.up_blocks = nn.ModuleList(
-            UpBlock(size_in, size, config.layers_per_block + 1, groups, factor)
+            UpBlock(size_in, size, config.layers_per_block + 1, groups, factor, ops)
             for size_in, size, factor in zip(
                 (channels[0], *channels), channels, _strides(channels), strict=False
             )
         )
         self.conv_norm_out = nn.GroupNorm(groups, channels[-1], eps=EPS)
-        self.conv_out = CausalConv3d(channels[-1], config.out_channels)
+        self.conv_out = CausalConv3d(channels[-1], config.out_channels, ops)
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.mid_block(self.conv_in(z))
@@ -85,7 +89,7 @@ class Decoder(nn.Module):
 class MidBlock(nn.Module):
     def __init__(self, channels: int, groups: int, ops: Ops) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(Resnet(channels, channels, groups) for _ in range(2))
+        self.resnets = nn.ModuleList(Resnet(channels, channels, groups, ops) for _ in range(2))
         self.attentions = nn.ModuleList([FrameCausalAttention(channels, groups, ops)])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,14 +98,12 @@ class MidBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    def __init__(
-        self, size_in: int, size: int, layers: int, groups: int, stride: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, size_in: int, size: int, layers: int, groups: int, stride: Stride, ops: Ops) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(Resnet(size if i else size_in, size, groups) for i in range(layers))
+        self.resnets = nn.ModuleList(Resnet(size if i else size_in, size, groups, ops) for i in range(layers))
         self.downsamplers = nn.ModuleList()
         if stride != (1, 1, 1):
-            self.downsamplers.append(Downsample(size, stride))
+            self.downsamplers.append(Downsample(size, stride, ops))
 
     def forward(self, x: Tensor) -> Tensor:
         for module in (*self.resnets, *self.downsamplers):
@@ -110,14 +112,12 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    def __init__(
-        self, size_in: int, size: int, layers: int, groups: int, factor: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, size_in: int, size: int, layers: int, groups: int, factor: Stride, ops: Ops) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(Resnet(size if i else size_in, size, groups) for i in range(layers))
+        self.resnets = nn.ModuleList(Resnet(size if i else size_in, size, groups, ops) for i in range(layers))
         self.upsamplers = nn.ModuleList()
         if factor != (1, 1, 1):
-            self.upsamplers.append(Upsample(size, factor))
+            self.upsamplers.append(Upsample(size, factor, ops))
 
     def forward(self, x: Tensor) -> Tensor:
         for module in (*self.resnets, *self.upsamplers):
@@ -126,13 +126,13 @@ class UpBlock(nn.Module):
 
 
 class Resnet(nn.Module):
-    def __init__(self, size_in: int, size: int, groups: int) -> None:
+    def __init__(self, size_in: int, size: int, groups: int, ops: Ops) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, size_in, eps=EPS)
-        self.conv1 = CausalConv3d(size_in, size)
+        self.conv1 = CausalConv3d(size_in, size, ops)
         self.norm2 = nn.GroupNorm(groups, size, eps=EPS)
-        self.conv2 = CausalConv3d(size, size)
-        self.conv_shortcut = CausalConv3d(size_in, size, kernel=1) if size_in != size else None
+        self.conv2 = CausalConv3d(size, size, ops)
+        self.conv_shortcut = CausalConv3d(size_in, size, ops, kernel=1) if size_in != size else None
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -162,9 +162,9 @@ class FrameCausalAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    def __init__(self, channels: int, stride: tuple[int, int, int]) -> None:
+    def __init__(self, channels: int, stride: Stride, ops: Ops) -> None:
         super().__init__()
-        self.conv = CausalConv3d(channels, channels, stride=stride)
+        self.conv = CausalConv3d(channels, channels, ops, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.conv(x)
@@ -174,10 +174,10 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Nearest neighbour, then a convolution. The first frame grows in space only: T frames become 2T - 1."""
 
-    def __init__(self, channels: int, factor: tuple[int, int, int]) -> None:
+    def __init__(self, channels: int, factor: Stride, ops: Ops) -> None:
         super().__init__()
         self.factor = factor
-        self.conv = CausalConv3d(channels, channels)
+        self.conv = CausalConv3d(channels, channels, ops)
 
     def forward(self, x: Tensor) -> Tensor:
         time, height, width = self.factor
@@ -192,9 +192,10 @@ class CausalConv3d(nn.Module):
     """A convolution that never sees a later frame; all borders repeat their last value."""
 
     def __init__(
-        self, size_in: int, size: int, kernel: int = 3, stride: int | tuple[int, int, int] = 1
+        self, size_in: int, size: int, ops: Ops, *, kernel: int = 3, stride: Stride = (1, 1, 1)
     ) -> None:
         super().__init__()
+        self.ops = ops
         self.conv = nn.Conv3d(size_in, size, kernel, stride=stride)
         side = kernel // 2
         self.pad = (side, side, side, side, kernel - 1, 0)  # W, H, T
@@ -202,11 +203,11 @@ class CausalConv3d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if any(self.pad):
             x = F.pad(x, self.pad, mode="replicate")
-        out: Tensor = self.conv(x)
-        return out
+        assert self.conv.bias is not None
+        return self.ops.conv3d(x, self.conv.weight, self.conv.bias, self.conv.stride)
 
 
-def _strides(channels: tuple[int, ...]) -> list[tuple[int, int, int]]:
+def _strides(channels: tuple[int, ...]) -> list[Stride]:
     """(T, H, W) between the levels, finest or coarsest first: space thrice, time on the last two of these."""
     assert len(channels) == 4, channels
     return [(1, 2, 2), (2, 2, 2), (2, 2, 2), (1, 1, 1)]

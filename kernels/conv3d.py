@@ -1,0 +1,18 @@
+"""3-D convolution without padding: x [B, C, T, H, W], weight [O, C, kT, kH, kW], bias [O].
+
+On a CPU in fp32, torch calls oneDNN only for inputs above a certain size; below, it runs a loop that was 15x
+slower (16 channels to 16, 19 x 66 x 66: 49 ms against 3.2 ms, torch 2.13, 2 cores). So it is called by name.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def conv3d_reference(x: Tensor, weight: Tensor, bias: Tensor, stride: Sequence[int]) -> Tensor:
+    by_name = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    if by_name and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return torch.mkldnn_convolution(x, weight, bias, (0, 0, 0), stride, (1, 1, 1), 1)
+    return F.conv3d(x, weight, bias, stride)
