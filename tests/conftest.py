@@ -30,6 +30,15 @@ class Golden:
         return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
 
 
+def assert_golden(got: Tensor, expected: Tensor, atol: float, name: str = "") -> None:
+    """Within an absolute tolerance; a failure says which tensor it was."""
+
+    def message(text: str) -> str:
+        return f"{name}: {text}"
+
+    torch.testing.assert_close(got, expected, atol=atol, rtol=0, msg=message)
+
+
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], Golden]:
     def load(name: str) -> Golden:

@@ -1,4 +1,4 @@
-"""The pipeline against the original's sampler, end to end, and its promises: errors, progress, cancellation."""
+"""The pipeline against the original's sampler, end to end, and what it promises when it is stopped."""
 
 import json
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Golden
+from conftest import Golden, assert_golden
 from golden_models import GoldenText, golden_dit, golden_vae
 from torch import Tensor, nn
 
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.errors import Cancelled, NumericalError
 from hyvideo_rt.pipeline import Pipeline
-from hyvideo_rt.sampling import SamplingParams, denoise, initial_noise, make_sigmas
+from hyvideo_rt.sampling import Predict, SamplingParams, denoise, initial_noise, make_sigmas
 
 CONDITIONING_ATOL = 2e-5  # of the golden tensors' README
 LATENTS_ATOL = VIDEO_ATOL = 5e-5
@@ -48,7 +48,7 @@ def test_every_golden_step_and_the_video(golden: Callable[[str], Golden], name: 
     for i, seed in enumerate(file.metadata["seeds"]):
         params = params_of(file, seed)
         sigmas = make_sigmas(params)
-        torch.testing.assert_close(sigmas, expected["sigmas"], atol=1e-6, rtol=0)
+        assert_golden(sigmas, expected["sigmas"], 1e-6)
         text, negative = pipeline.encode("prompt", params)
         for states, row in ((text, -1), (negative, 0)):
             if states is not None:
@@ -56,31 +56,25 @@ def test_every_golden_step_and_the_video(golden: Callable[[str], Golden], name: 
                 for got, key in ((states.states[0], "text_states"), (states.pooled[0], "text_states_2")):
                     golden_row = expected[f"model_in.{key}"][row]
                     golden_row = golden_row[valid] if key == "text_states" else golden_row
-                    torch.testing.assert_close(got, golden_row, atol=CONDITIONING_ATOL, rtol=0)
+                    assert_golden(got, golden_row, CONDITIONING_ATOL)
 
         predict = pipeline.predictor(text, negative, params, sigmas)
         trace: list[tuple[Tensor, Tensor]] = []
 
-        def traced(latents: Tensor, step: int, predict: Any = predict, trace: Any = trace) -> Tensor:
-            velocity = predict(latents, step)
-            trace.append((latents, velocity))
+        def traced(x: Tensor, step: int, predict: Predict = predict, trace: Any = trace) -> Tensor:
+            velocity = predict(x, step)
+            trace.append((x, velocity))
             return velocity
 
         latents = denoise(traced, initial_noise(params.bucket, seed), sigmas)
         for step, (x, velocity) in enumerate(trace):
             for got, key in ((x, "model_in.x"), (velocity, "sched_model_output")):
                 one = expected[f"step{step}.{key}"][i : i + 1]
-                torch.testing.assert_close(
-                    got,
-                    one,
-                    atol=LATENTS_ATOL,
-                    rtol=0,
-                    msg=lambda text, at=f"step {step} {key}": f"{at}: {text}",
-                )
+                assert_golden(got, one, LATENTS_ATOL, f"step {step} {key}")
         last = expected[f"step{len(trace) - 1}.latents_after"][i : i + 1]
-        torch.testing.assert_close(latents, last, atol=LATENTS_ATOL, rtol=0)
+        assert_golden(latents, last, LATENTS_ATOL)
         video = torch.cat(list(pipeline.decode(latents)), dim=2)
-        torch.testing.assert_close(video, expected["video"][i : i + 1], atol=VIDEO_ATOL, rtol=0)
+        assert_golden(video, expected["video"][i : i + 1], VIDEO_ATOL)
 
 
 def test_generate_gives_the_golden_video(golden: Callable[[str], Golden]) -> None:

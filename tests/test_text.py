@@ -122,7 +122,7 @@ def give_unit_scale(model: Any) -> None:
         weight.data = 1 + 0.1 * noise if "norm" in name and name.endswith("weight") else noise
 
 
-def build(oracle: Oracle, folder: Path, skip_layers: int = 2, **options: int) -> TextEncoder:
+def build(oracle: Oracle, folder: Path, skip_layers: int = 2, **options: Any) -> TextEncoder:
     llm, clip_tokenizer = LlamaEncoder(CONFIG.llm, skip_layers), ClipTokenizer(folder / "clip")
     llm.load_state_dict({key: oracle.llm.state_dict()[key] for key in llm.state_dict()})
     clip = ClipTextEncoder(replace(CONFIG.clip, eos_token_id=clip_tokenizer.eos_id))

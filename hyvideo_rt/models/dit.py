@@ -7,8 +7,9 @@ What depends on the timestep but not on the latents (all modulation vectors, the
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -105,11 +106,13 @@ class HunyuanVideoDiT(nn.Module):
             assert guidance is not None, "this model embeds guidance"
             vec = vec + self.guidance_in(guidance)
         act = F.silu(vec)
+        double_blocks = cast("Iterable[DoubleBlock]", self.double_blocks)
+        single_blocks = cast("Iterable[SingleBlock]", self.single_blocks)
         return Conditioning(
             text=self.txt_in(text_states.to(dtype), t, valid_text),
             valid_text=valid_text,
-            double=tuple((block.img_mod(act), block.txt_mod(act)) for block in self.double_blocks),
-            single=tuple(block.modulation(act) for block in self.single_blocks),
+            double=tuple((block.img_mod(act), block.txt_mod(act)) for block in double_blocks),
+            single=tuple(block.modulation(act) for block in single_blocks),
             final=self.final_layer.adaLN_modulation(act).unflatten(-1, (2, -1)),
         )
 

@@ -138,7 +138,8 @@ class Resnet(nn.Module):
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
         shortcut: Tensor = x if self.conv_shortcut is None else self.conv_shortcut(x)
-        return h + shortcut
+        out: Tensor = h + shortcut
+        return out
 
 
 class FrameCausalAttention(nn.Module):

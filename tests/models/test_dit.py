@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Golden
+from conftest import Golden, assert_golden
 from golden_models import golden_dit
 from torch import Tensor, nn
 
@@ -30,7 +30,8 @@ def run(dit: HunyuanVideoDiT, inputs: dict[str, Tensor]) -> Tensor:
         None if mask.all() else mask.sum(dim=1),
     )
     rope = inputs["freqs_cos"][:, ::2], inputs["freqs_sin"][:, ::2]
-    return dit(inputs["x"], conditioning, rope)
+    out: Tensor = dit(inputs["x"], conditioning, rope)
+    return out
 
 
 def record(module: nn.Module, names: dict[str, str]) -> dict[str, Any]:
@@ -73,19 +74,13 @@ def test_every_golden_tensor(golden: Callable[[str], Golden], name: str, case: i
 
     mask = inputs["text_mask"].bool()
     for key, expected in file.group(f"c{case}.out").items():
-        valid = slice(None)
+        valid: Tensor | slice = slice(None)
         if key.endswith(".txt") or key.startswith(("txt_in.block", "txt_in.input")) or key == "txt_in":
             valid = mask
         elif key.startswith("single"):  # padded text: the original lets it attend to itself, nothing reads it
             image = torch.ones(mask.shape[0], expected.shape[1] - mask.shape[1], dtype=torch.bool)
             valid = torch.cat((image, mask), dim=1)
-        torch.testing.assert_close(
-            got.pop(key)[valid],
-            expected[valid],
-            atol=ATOL,
-            rtol=0,
-            msg=lambda text, key=key: f"{key}: {text}",
-        )
+        assert_golden(got.pop(key)[valid], expected[valid], ATOL, key)
     assert not got, f"golden file lacks {sorted(got)}"
 
 
@@ -96,7 +91,7 @@ def test_dropping_padding_equals_masking_it(golden: Callable[[str], Golden]) -> 
     masked = run(dit, inputs)
     valid = int(inputs["text_mask"].sum())
     short = {**inputs, "text_states": inputs["text_states"][:, :valid], "text_mask": torch.ones(1, valid)}
-    torch.testing.assert_close(run(dit, short), masked, atol=ATOL, rtol=0)
+    assert_golden(run(dit, short), masked, ATOL)
 
 
 @torch.no_grad()
@@ -116,7 +111,7 @@ def test_conditioning_of_many_steps_at_once_equals_one_at_a_time(golden: Callabl
     many = condition(t)
     for i in range(3):
         one = dit(inputs["x"], condition(t[i : i + 1]), rope)
-        torch.testing.assert_close(dit(inputs["x"], many.row(i), rope), one, atol=ATOL, rtol=0)
+        assert_golden(dit(inputs["x"], many.row(i), rope), one, ATOL)
 
 
 @pytest.mark.parametrize("guidance", [True, False])
@@ -152,7 +147,7 @@ def test_equals_diffusers(
         inputs["text_states_2"],
         inputs.get("guidance"),
     ).sample
-    torch.testing.assert_close(run(dit, inputs), expected, atol=ATOL, rtol=0)
+    assert_golden(run(dit, inputs), expected, ATOL)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Golden
+from conftest import Golden, assert_golden
 from golden_models import golden_vae
 from torch import Tensor, nn
 
@@ -56,10 +56,10 @@ def test_golden_encode_and_decode(file: Golden, vae: CausalVAE, case: str) -> No
     if "video" in inputs:
         moments = encode(vae, inputs["video"], mode)
         mean, logvar = moments.chunk(2, dim=1)
-        torch.testing.assert_close(moments, outputs["moments"], atol=ATOL, rtol=0)
-        torch.testing.assert_close(mean, outputs["mean"], atol=ATOL, rtol=0)
-        torch.testing.assert_close(logvar.clamp(-30, 20), outputs["logvar"], atol=ATOL, rtol=0)
-    torch.testing.assert_close(decode(vae, inputs["z"], mode), outputs["decoded"], atol=ATOL, rtol=0)
+        assert_golden(moments, outputs["moments"], ATOL)
+        assert_golden(mean, outputs["mean"], ATOL)
+        assert_golden(logvar.clamp(-30, 20), outputs["logvar"], ATOL)
+    assert_golden(decode(vae, inputs["z"], mode), outputs["decoded"], ATOL)
 
 
 def test_golden_intermediates(file: Golden, vae: CausalVAE) -> None:
@@ -88,9 +88,7 @@ def test_golden_intermediates(file: Golden, vae: CausalVAE) -> None:
     expected = {k: v for k, v in file.group("c0_small.out").items() if k.startswith(("enc.", "dec."))}
     assert got.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(
-            got[name], value, atol=ATOL, rtol=0, msg=lambda text, name=name: name + text
-        )
+        assert_golden(got[name], value, ATOL, name)
 
 
 def test_full_size_keys(manifest: Callable[[str], dict[str, Any]]) -> None:
@@ -150,4 +148,4 @@ def test_equals_diffusers(file: Golden, vae: CausalVAE, mode: tuple[bool, bool])
     oracle.tile_sample_min_num_frames, oracle.tile_sample_stride_num_frames = 16, 12
     z = file.tensors["c6_both.in.z"]
     expected = oracle.decode(z).sample
-    torch.testing.assert_close(decode(vae, z, mode), expected, atol=ATOL, rtol=0)
+    assert_golden(decode(vae, z, mode), expected, ATOL)
