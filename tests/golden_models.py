@@ -66,8 +66,10 @@ class GoldenText:
         assert not image
         ids = {k.removeprefix(f"{prompt}."): v for k, v in self.ids.items() if k.startswith(prompt)}
         tokens = int(ids["llm_attention_mask"].sum())
-        states = self.llm(ids["llm_input_ids"][:, :tokens])[:, self.crop :]
-        return TextStates(states, self.clip(ids["clip_input_ids"]), tokens - self.crop, False)
+        device = self.llm.norm.weight.device
+        states = self.llm(ids["llm_input_ids"][:, :tokens].to(device))[:, self.crop :]
+        pooled = self.clip(ids["clip_input_ids"].to(device))
+        return TextStates(states, pooled, tokens - self.crop, False)
 
 
 def _llama_config(raw: dict[str, Any]) -> LlamaConfig:

@@ -1,0 +1,140 @@
+"""The memory plan against the device: `python -m hyvideo_rt.bench.footprint --sizes 544x960x129 --out F`.
+
+Runs the published networks with random weights on a GPU, stage by stage, and prints what each took beside what
+`plan` said: bytes at the peak, and the seconds of one encode, one step and one decode, each run once after a
+warm-up at a small size. For the time of a step quote `bench`, which repeats it.
+"""
+
+import argparse
+import gc
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.config import MODELS, ModelConfig
+from hyvideo_rt.kernels.rope import rope_table
+from hyvideo_rt.models.dit import HunyuanVideoDiT
+from hyvideo_rt.models.llama import LlamaEncoder
+from hyvideo_rt.models.tiling import Tiling, stream_tiled
+from hyvideo_rt.models.vae import CausalVAE
+from hyvideo_rt.pipeline import Precision
+from hyvideo_rt.plan import GIB, OVERHEAD, make_plan
+from hyvideo_rt.video import to_uint8
+
+GPU = torch.device("cuda")
+MODEL = MODELS["HYVideo-T/2-cfgdistill"]
+WARM_UP = Bucket(256, 256, 17)
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", default=["544x960x129", "720x1280x129"])
+    parser.add_argument("--stages", nargs="+", default=["encode", "denoise", "decode"])
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    buckets = [Bucket.parse(size) for size in args.sizes]
+    stages = {"encode": encode_stage, "denoise": denoise_stage, "decode": decode_stage}
+    rows = []
+    for stage in args.stages:
+        with stages[stage](MODEL, Precision.default(GPU)) as run:
+            for bucket in buckets:
+                rows.append(measure(stage, bucket, run))
+                print(json.dumps(rows[-1]), flush=True)
+                if args.out:
+                    result = {"conditions": conditions(GPU, weights="random"), "rows": rows}
+                    args.out.write_text(json.dumps(result, indent=2))
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def measure(stage: str, bucket: Bucket, run: Callable[[Bucket], None]) -> dict[str, object]:
+    """Activations are the peak above what lay on the device before."""
+    run(WARM_UP)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    start = time.perf_counter()
+    run(bucket)
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    used = torch.cuda.max_memory_allocated() - before
+    plan = make_plan(MODEL, bucket, Precision.default(GPU), GPU)
+    planned = plan.stages[stage] - sum(plan.weights.values()) - OVERHEAD
+    return {
+        "stage": stage,
+        "bucket": str(bucket),
+        "seconds": round(seconds, 4),
+        "activations_gib": round(used / GIB, 3),
+        "planned_gib": round(planned / GIB, 3),
+        "reserved_gib": round(torch.cuda.max_memory_reserved() / GIB, 3),
+    }
+
+
+@contextmanager
+def encode_stage(config: ModelConfig, precision: Precision) -> Iterator[Callable[[Bucket], None]]:
+    llm = random_module(lambda: LlamaEncoder(config.llm), precision.llm)
+    ids = torch.randint(0, config.llm.vocab_size, (1, 351), device=GPU)
+
+    @torch.inference_mode()
+    def run(bucket: Bucket) -> None:
+        llm(ids)
+
+    yield run
+
+
+@contextmanager
+def denoise_stage(config: ModelConfig, precision: Precision) -> Iterator[Callable[[Bucket], None]]:
+    dit = random_module(lambda: HunyuanVideoDiT(config.dit), precision.dit)
+    text = torch.randn(1, 256, config.dit.text_dim, device=GPU, dtype=precision.dit)
+    pooled = torch.randn(1, config.dit.pooled_dim, device=GPU, dtype=precision.dit)
+    t, guidance = torch.tensor([700.0], device=GPU), torch.tensor([6016.0], device=GPU)
+
+    @torch.inference_mode()
+    def run(bucket: Bucket) -> None:
+        cos, sin = rope_table(bucket.grid, config.dit.rope_dims, config.dit.rope_theta)
+        latents = torch.randn(1, 16, *bucket.latent_shape, device=GPU)
+        velocity = dit(latents, dit.condition(t, text, pooled, guidance), (cos.to(GPU), sin.to(GPU)))
+        assert velocity.isfinite().all()
+
+    yield run
+
+
+@contextmanager
+def decode_stage(config: ModelConfig, precision: Precision) -> Iterator[Callable[[Bucket], None]]:
+    vae = random_module(lambda: CausalVAE(config.vae), precision.vae)
+
+    @torch.inference_mode()
+    def run(bucket: Bucket) -> None:
+        z = torch.randn(1, 16, *bucket.latent_shape, device=GPU, dtype=precision.vae)
+        for chunk in stream_tiled(vae.decode, z, Tiling.decode(config.vae)):
+            picture: Tensor = (chunk.float() / 2 + 0.5).clamp(0, 1)
+            to_uint8(picture[0]).cpu()
+
+    yield run
+
+
+def random_module(build: Callable[[], Network], dtype: torch.dtype) -> Network:
+    """On the GPU at once; weights keep the variance of their inputs, so activations stay finite."""
+    with torch.device("meta"):
+        module = build()
+    module = module.to(dtype).to_empty(device=GPU).eval().requires_grad_(False)
+    generator = torch.Generator(GPU).manual_seed(0)
+    for name, parameter in module.named_parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(std=(parameter[0].numel()) ** -0.5, generator=generator)
+        else:
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+    return module
+
+
+if __name__ == "__main__":
+    main()
