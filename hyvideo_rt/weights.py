@@ -49,7 +49,7 @@ def load_into(
             _put(module, _scale_name(name), scale)
         elif not _is_scale(name, targets):
             out = torch.empty(meta.shape, dtype=dtype if name in parameters else meta.dtype, device=device)
-            _read(source, keys[name], out)
+            read_pieces(source, keys[name], out)
             _put(module, name, out)
     module.requires_grad_(False).eval()
     left = [name for name, t in chain(module.named_parameters(), module.named_buffers()) if t.is_meta]
@@ -89,6 +89,21 @@ def check_tensors(
         )
 
 
+def read_pieces(source: TensorSource, pieces: Sequence[Piece], out: Tensor) -> None:
+    """Fill `out` with the pieces, one below the other, widening those that are E4M3."""
+    row = 0
+    for piece in pieces:
+        stop = source.specs[piece.name].shape[0] if piece.stop is None else piece.stop
+        part = out[row : row + stop - piece.start]
+        row += stop - piece.start
+        if _is_fp8(source, piece) and out.dtype != FP8:
+            stored = torch.empty(part.shape, dtype=FP8, device=out.device)
+            source.read_rows(piece.name, piece.start, stop, stored)
+            part.copy_(dequantise_e4m3(stored, _stored_scale(source, piece, out.device), out.dtype))
+        else:
+            source.read_rows(piece.name, piece.start, stop, part)
+
+
 def quantise_e4m3(weight: Tensor) -> tuple[Tensor, Tensor]:
     """weight [out, in], floating point: E4M3 [out, in] and scale [1] fp32, ``weight ~ scale * E4M3``.
 
@@ -126,21 +141,6 @@ def _expected_shapes(
     return expected
 
 
-def _read(source: TensorSource, pieces: Sequence[Piece], out: Tensor) -> None:
-    """Fill `out` with the pieces, one below the other, widening those that are E4M3."""
-    row = 0
-    for piece in pieces:
-        stop = source.specs[piece.name].shape[0] if piece.stop is None else piece.stop
-        part = out[row : row + stop - piece.start]
-        row += stop - piece.start
-        if _is_fp8(source, piece) and out.dtype != FP8:
-            stored = torch.empty(part.shape, dtype=FP8, device=out.device)
-            source.read_rows(piece.name, piece.start, stop, stored)
-            part.copy_(dequantise_e4m3(stored, _stored_scale(source, piece, out.device), out.dtype))
-        else:
-            source.read_rows(piece.name, piece.start, stop, part)
-
-
 def _read_fp8(
     source: TensorSource, pieces: Sequence[Piece], shape: torch.Size, device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
@@ -149,11 +149,11 @@ def _read_fp8(
     stored_fp8 = _is_fp8(source, first)
     if stored_fp8 and len(pieces) == 1:
         weight = torch.empty(shape, dtype=FP8, device=device)
-        _read(source, pieces, weight)
+        read_pieces(source, pieces, weight)
         return weight, _stored_scale(source, first, device)
     wide_dtype = torch.bfloat16 if stored_fp8 else source.specs[first.name].dtype
     wide = torch.empty(shape, dtype=wide_dtype, device=device)
-    _read(source, pieces, wide)
+    read_pieces(source, pieces, wide)
     weight, scale = quantise_e4m3(wide)
     if not scale.isfinite():
         raise WeightsError(f"{source.path_of(first.name)}: {first.name} holds NaN or infinity")
