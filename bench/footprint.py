@@ -1,8 +1,8 @@
 """The memory plan against the device: `python -m hyvideo_rt.bench.footprint --sizes 544x960x129 --out F`.
 
-Runs the published networks with random weights on a GPU, stage by stage, and prints what each took beside what
-`plan` said: bytes at the peak, and the seconds of one encode, one step and one decode, each run once after a
-warm-up at a small size. For the time of a step quote `bench`, which repeats it.
+Runs the published networks with random weights on a GPU, stage by stage, and prints what each took beside
+what `plan` said: bytes at the peak, and the seconds of one encode, one step and one decode, each run once
+after a warm-up at a small size. For the time of a step quote `bench`, which repeats it.
 """
 
 import argparse

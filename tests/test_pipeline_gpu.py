@@ -19,6 +19,12 @@ pytestmark = pytest.mark.gpu
 GOLDEN_ATOL = 2e-4  # fp32 on another device: other summation orders over four steps, TF32 off
 
 
+@pytest.fixture(autouse=True)
+def _no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default cuDNN rounds fp32 convolutions to 10 bits."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 def on_gpu(pipeline: Pipeline, *, offload: bool) -> Pipeline:
     gpu = torch.device("cuda")
     pipeline.dit.to(gpu)

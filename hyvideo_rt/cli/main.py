@@ -1,6 +1,7 @@
 """`hyvideo-rt COMMAND`: parses, runs one function of `commands`, turns errors into a message and a status."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ BAD_REQUEST, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses; argparse uses 2 a
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)  # a service manager's stop cleans up like Ctrl-C
+    # Activations of gigabytes in many sizes: segments that grow leave no holes (before torch is imported).
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     from hyvideo_rt.cli import commands
 
     try:
