@@ -110,15 +110,17 @@ MODELS = {
     "HYVideo-T/2": replace(_DISTILLED, dit=replace(_DISTILLED.dit, guidance_embed=False)),
     "tiny": ModelConfig(
         dit=DiTConfig(
-            hidden_size=128,
-            num_heads=2,
+            hidden_size=192,
+            num_heads=3,
             num_double_blocks=2,
             num_single_blocks=4,
+            num_refiner_blocks=1,
+            mlp_ratio=3.0,
             rope_dims=(16, 24, 24),
             text_dim=64,
             pooled_dim=64,
         ),
-        vae=VAEConfig(block_channels=(16, 32, 64, 64), layers_per_block=1, norm_groups=8),
+        vae=VAEConfig(block_channels=(24, 32, 48, 48), layers_per_block=1, norm_groups=8),
         llm=LlamaConfig(
             vocab_size=1024,
             hidden_size=64,
