@@ -257,16 +257,21 @@ class RefinerBlock(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Latents [B, C, T, H, W] to tokens [B, N, D], time-major, then rows, then columns."""
+    """Latents [B, C, T, H, W] to tokens [B, N, D], time-major, then rows, then columns.
+
+    A convolution whose stride is its kernel is one matrix product over the patches.
+    """
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        patch = config.patch_size
-        self.proj = nn.Conv3d(config.in_channels, config.hidden_size, patch, stride=patch)
+        self.patch = config.patch_size
+        self.proj = nn.Conv3d(config.in_channels, config.hidden_size, self.patch, stride=self.patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.proj(x).flatten(2).transpose(1, 2)
-        return out
+        b, c, t, h, w = x.shape
+        pt, ph, pw = self.patch
+        grid = x.view(b, c, t // pt, pt, h // ph, ph, w // pw, pw).permute(0, 2, 4, 6, 1, 3, 5, 7)
+        return F.linear(grid.reshape(b, -1, c * pt * ph * pw), self.proj.weight.flatten(1), self.proj.bias)
 
 
 class ScalarEmbedder(nn.Module):
