@@ -84,6 +84,7 @@ def convert(
     jobs = _plan(source, layout)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError(f"{target} exists and is not an empty folder\n  choose another target")
+    target = target.absolute()
     staging = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
         staging.mkdir(parents=True)

@@ -8,18 +8,31 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_checkpoints import PUBLISHED_HEADS, SMALL_HEADS, random_states, write_original, write_with_diffusers
+from tiny_checkpoints import (
+    PUBLISHED_HEADS,
+    SMALL_HEADS,
+    HeadersOnly,
+    random_states,
+    write_original,
+    write_with_diffusers,
+)
 from torch import Tensor, nn
 
 from hyvideo_rt.checkpoint import Checkpoint
-from hyvideo_rt.checkpoint_files import ORIGINAL_DIT, ORIGINAL_MODEL
+from hyvideo_rt.checkpoint_files import ORIGINAL_DIT, ORIGINAL_MODEL, ModelFiles
+from hyvideo_rt.config import ModelConfig
 from hyvideo_rt.errors import InvalidRequest, WeightsError
 from hyvideo_rt.kernels.rope import rope_table
-from hyvideo_rt.weights import dequantise_e4m3, quantise_e4m3
+from hyvideo_rt.layouts import Layout, same_names
+from hyvideo_rt.models.dit import HunyuanVideoDiT
+from hyvideo_rt.models.linear import Fp8Linear
+from hyvideo_rt.tensor_files import TensorSource
+from hyvideo_rt.weights import check_tensors, dequantise_e4m3, quantise_e4m3
 
 Saved = tuple[Path, nn.Module, nn.Module]  # folder; diffusers' own transformer and VAE
 STATES = random_states(PUBLISHED_HEADS)
@@ -214,6 +227,38 @@ def test_fp8_of_a_diffusers_folder_is_quantised_after_joining(
         weight, scale = quantise_e4m3(wide[f"{name}.weight"])
         assert torch.equal(narrow[f"{name}.weight"].float(), weight.float())
         assert torch.equal(narrow[f"{name}.scale"], scale)
+
+
+@pytest.mark.parametrize("layout", ["original", "diffusers"])
+@pytest.mark.parametrize("skip_layers", [0, 2])
+def test_published_sizes_pass_the_check(
+    manifest: Callable[[str], dict[str, Any]], layout: Layout, skip_layers: int
+) -> None:
+    dit = "dit_original_cfgdistill" if layout == "original" else "dit_diffusers_guidance"
+    names = {"dit": dit, "vae": f"vae_{layout}", "llm": "text_encoder_llm", "clip": "text_encoder_2_clip"}
+    sources = {
+        component: TensorSource([HeadersOnly({key: shape for key, (shape, _) in manifest(name).items()})])
+        for component, name in names.items()
+    }
+    files = ModelFiles(layout, layout, ModelConfig(), sources, Path(), Path())
+    checkpoint = Checkpoint("published", files)
+    checkpoint.check(skip_layers)
+    assert checkpoint.component_bytes["dit"] == 2 * 12_821_012_544
+    del files.sources["dit"].specs["final_layer.linear.bias" if layout == "original" else "proj_out.bias"]
+    with pytest.raises(WeightsError, match=r"1 missing: (final_layer\.linear|proj_out)\.bias"):
+        checkpoint.check(skip_layers)
+
+
+def test_published_fp8_needs_320_scales(manifest: Callable[[str], dict[str, Any]]) -> None:
+    shapes = {key: shape for key, (shape, _) in manifest("dit_original_cfgdistill").items()}
+    linear = [k for k, v in shapes.items() if k.split("_")[0] in ("double", "single") and len(v) == 2]
+    with torch.device("meta"):
+        dit = HunyuanVideoDiT(ModelConfig().dit, block_linear=Fp8Linear)
+    source = TensorSource([HeadersOnly(shapes, fp8=linear)])
+    with pytest.raises(WeightsError, match=r"320 missing: .*\.scale.* and 312 more"):
+        check_tensors(dit, source, same_names(shapes))
+    scales = HeadersOnly({name.removesuffix("weight") + "scale": [1] for name in linear})
+    check_tensors(dit, TensorSource([*source.files, scales]), same_names(shapes))
 
 
 def unlink(name: str) -> Callable[[Path], object]:

@@ -193,7 +193,7 @@ def test_too_small_a_disk_is_noticed_first(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
-    with pytest.raises(OutputError, match="it needs 3 MB and the disk has 1 MB free"):
+    with pytest.raises(OutputError, match="it needs 6 MB and the disk has 1 MB free"):
         convert(Checkpoint.open(original), tmp_path / "out", "diffusers")
     assert list(tmp_path.iterdir()) == []
 

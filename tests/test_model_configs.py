@@ -1,4 +1,4 @@
-"""Configs of the DiT and the VAE: there and back in both layouts, as libraries write them, and refused ones."""
+"""Configs of the DiT and the VAE: there and back in both layouts, as libraries write them, and refused."""
 
 import json
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_checkpoints import HeadersOnly
 
 from hyvideo_rt.config import MODELS, DiTConfig, VAEConfig
 from hyvideo_rt.errors import WeightsError
@@ -21,21 +22,10 @@ from hyvideo_rt.model_configs import (
     read_vae_config,
     vae_json,
 )
-from hyvideo_rt.tensor_files import TensorSource, TensorSpec
+from hyvideo_rt.tensor_files import TensorSource
 
 LAYOUTS: list[Layout] = ["original", "diffusers"]
 GOLDEN_VAE = VAEConfig((8, 16, 16, 16), norm_groups=4, sample_size=32, sample_tsize=16)
-
-
-class HeadersOnly:
-    """A file of the given shapes whose data nobody may ask for."""
-
-    def __init__(self, shapes: dict[str, list[int]]) -> None:
-        self.path, self.size_bytes, self.header_digest = Path("folder/file"), 0, ""
-        self.specs = {name: TensorSpec(tuple(shape), torch.bfloat16) for name, shape in shapes.items()}
-
-    def read_rows(self, name: str, start: int, stop: int, out: torch.Tensor) -> None:
-        raise AssertionError(name)
 
 
 @pytest.fixture

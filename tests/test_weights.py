@@ -185,6 +185,25 @@ def test_fp8_pair_loads_as_it_is_or_widened(fp8_pair: TensorSource) -> None:
     assert 0 < (plain.float() - wide.float()).abs().max() < step
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("build", [on_meta, fp8_on_meta])
+def test_gpu_gets_what_the_cpu_gets(
+    tmp_path: Path, suffix: str, stored: torch.dtype, build: Callable[[], nn.Module]
+) -> None:
+    source = saved(some_tensors(stored), tmp_path / f"model{suffix}")
+    states = []
+    for device in ("cpu", "cuda"):
+        module = build()
+        load_into(module, source, same_names(module.state_dict()), device=device, dtype=torch.bfloat16)
+        states.append(module.state_dict())
+    for name, value in states[1].items():
+        assert value.is_cuda, name
+        assert value.dtype == states[0][name].dtype, name
+        assert torch.equal(value.cpu().float(), states[0][name].float()), name
+
+
 def test_fp8_weights_without_scales_are_named(fp8_pair: TensorSource) -> None:
     with pytest.raises(WeightsError, match=r"1 missing: 0\.scale"):
         loaded(TensorSource(fp8_pair.files[:1]))

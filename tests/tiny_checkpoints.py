@@ -1,7 +1,7 @@
 """Whole random checkpoints of a few hundred kilobytes: upstream's tree, and what diffusers itself writes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from hyvideo_rt.models.clip import ClipTextEncoder
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.models.llama import LlamaEncoder
 from hyvideo_rt.models.vae import CausalVAE
+from hyvideo_rt.tensor_files import TensorSpec
 from hyvideo_rt.text_configs import clip_json, llm_json
 
 PUBLISHED_HEADS = ModelConfig(  # heads of 128: the config can be inferred
@@ -59,6 +60,20 @@ def random_states(config: ModelConfig, dtype: torch.dtype = torch.float32) -> di
         }
         for component, network in networks.items()
     }
+
+
+class HeadersOnly:
+    """A file of the given shapes, in bf16 or E4M3, whose data nobody may ask for."""
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]], fp8: Collection[str] = ()) -> None:
+        self.path, self.size_bytes, self.header_digest = Path("folder/file"), 0, ""
+        self.specs = {
+            name: TensorSpec(tuple(shape), torch.float8_e4m3fn if name in fp8 else torch.bfloat16)
+            for name, shape in shapes.items()
+        }
+
+    def read_rows(self, name: str, start: int, stop: int, out: Tensor) -> None:
+        raise AssertionError(f"{name} was read")
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
