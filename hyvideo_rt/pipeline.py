@@ -154,6 +154,9 @@ class Pipeline:
             del self._texts[next(iter(self._texts))]
         return texts[0], texts[1] if params.uses_cfg else None
 
+    def forget_prompts(self) -> None:
+        self._texts.clear()
+
     def predictor(
         self, text: TextStates, negative: TextStates | None, params: SamplingParams, sigmas: Tensor
     ) -> Predict:
