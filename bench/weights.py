@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 from hyvideo_rt.bench.conditions import conditions
 from hyvideo_rt.config import DiTConfig
-from hyvideo_rt.layouts import KeyMap, diffusers_from_original, original_from_diffusers, same_names
-from hyvideo_rt.model_configs import dit_json, infer_dit_config, read_dit_config
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.models.linear import Fp8Linear
-from hyvideo_rt.pickle_files import PickleFile
-from hyvideo_rt.safetensors_files import open_sharded, write_safetensors
-from hyvideo_rt.tensor_files import TensorSource, TensorSpec
-from hyvideo_rt.weights import load_into
+from hyvideo_rt.weights.layouts import KeyMap, diffusers_from_original, original_from_diffusers, same_names
+from hyvideo_rt.weights.loading import load_into
+from hyvideo_rt.weights.model_configs import dit_json, infer_dit_config, read_dit_config
+from hyvideo_rt.weights.pickle_files import PickleFile
+from hyvideo_rt.weights.safetensors_files import open_sharded, write_safetensors
+from hyvideo_rt.weights.tensor_files import TensorSource, TensorSpec
 
 LIMIT = 1.2
 SHARDS = 6  # as many as the published model has

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from hyvideo_rt import __version__
-from hyvideo_rt.checkpoint import Checkpoint
 from hyvideo_rt.errors import InvalidRequest
 from hyvideo_rt.kernels.rope import rope_table
 from hyvideo_rt.models.dit import Conditioning, HunyuanVideoDiT
@@ -19,6 +18,7 @@ from hyvideo_rt.models.vae import CausalVAE
 from hyvideo_rt.sampling import TIMESTEPS, Predict, SamplingParams, denoise, initial_noise, make_sigmas
 from hyvideo_rt.text import TextEncoder, TextStates
 from hyvideo_rt.video import Video, check_not_flat, to_uint8
+from hyvideo_rt.weights.checkpoint import Checkpoint
 
 # Called as (stage, done, total) with stage encode, denoise or decode: once with done = 0 when the stage
 # starts, then after the text, every step or every tile. Whatever it raises, `errors.Cancelled` for one, ends
@@ -89,7 +89,7 @@ class Pipeline:
         skip_layers: int = 2,
         apply_final_norm: bool = False,
     ) -> "Pipeline":
-        """Each component straight to where it rests; skip_layers and apply_final_norm are of the LLM's state."""
+        """Each component straight to where it rests; skip_layers and apply_final_norm choose the LLM state."""
         precision = precision or Precision.default(device)
         rest = torch.device("cpu") if offload else device
         llm_tokenizer = LlmTokenizer(checkpoint.llm_tokenizer)  # first: the cheapest thing that can be wrong

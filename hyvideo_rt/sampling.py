@@ -26,8 +26,8 @@ OnStep = Callable[[int, int], None]  # steps done, steps in all
 class SamplingParams:
     """One video, decided: its size, its seed and how it is sampled. Raises InvalidRequest.
 
-    guidance_scale is the embedded guidance of distilled weights; true_cfg_scale > 1 runs the network twice per
-    step, with the prompt and with negative_prompt. flow_reverse=False runs sigma from 0 to 1, as the original
+    guidance_scale is the embedded guidance of distilled weights; true_cfg_scale > 1 runs the network twice
+    a step, with the prompt and with negative_prompt. flow_reverse=False runs sigma from 0 to 1, as the original
     does without `--flow-reverse`: the published weights need True.
     """
 
@@ -73,7 +73,7 @@ def make_sigmas(params: SamplingParams) -> Tensor:
 
 
 def initial_noise(bucket: Bucket, seed: int, channels: int = 16) -> Tensor:
-    """Standard normal latents [1, channels, T, H, W], drawn on the CPU: a seed is the same on every device."""
+    """Standard normal latents [1, channels, T, H, W], drawn on the CPU: a seed is one noise everywhere."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(1, channels, *bucket.latent_shape, generator=generator)
 

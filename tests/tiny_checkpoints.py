@@ -10,13 +10,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hyvideo_rt.config import ClipConfig, DiTConfig, LlamaConfig, ModelConfig, VAEConfig
-from hyvideo_rt.model_configs import MODEL_INDEX, vae_json
 from hyvideo_rt.models.clip import ClipTextEncoder
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.models.llama import LlamaEncoder
 from hyvideo_rt.models.vae import CausalVAE
-from hyvideo_rt.tensor_files import TensorSpec
-from hyvideo_rt.text_configs import clip_json, llm_json
+from hyvideo_rt.weights.model_configs import MODEL_INDEX, vae_json
+from hyvideo_rt.weights.tensor_files import TensorSpec
+from hyvideo_rt.weights.text_configs import clip_json, llm_json
 
 PUBLISHED_HEADS = ModelConfig(  # heads of 128: the config can be inferred
     dit=DiTConfig(

@@ -99,9 +99,9 @@ def model_of(bucket: Bucket) -> str:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from hyvideo_rt.checkpoint import Checkpoint
     from hyvideo_rt.cli.model_choice import embedded_tiny
-    from hyvideo_rt.convert import convert
+    from hyvideo_rt.weights.checkpoint import Checkpoint
+    from hyvideo_rt.weights.convert import convert
 
     source = (
         embedded_tiny()

@@ -12,13 +12,13 @@ from hyvideo_rt.errors import WeightsError
 if TYPE_CHECKING:
     import torch
 
-    from hyvideo_rt.checkpoint import Checkpoint
     from hyvideo_rt.pipeline import Precision
+    from hyvideo_rt.weights.checkpoint import Checkpoint
 
 
 def choose_checkpoint(args: argparse.Namespace) -> "Checkpoint":
     """The weights that were named; `./ckpts` if it is there; else the embedded tiny model, and says so."""
-    from hyvideo_rt.checkpoint import Checkpoint
+    from hyvideo_rt.weights.checkpoint import Checkpoint
 
     if args.model == "tiny":
         return embedded_tiny()
@@ -46,7 +46,7 @@ def uses_tiny(args: argparse.Namespace) -> bool:
 
 
 def embedded_tiny() -> "Checkpoint":
-    from hyvideo_rt.checkpoint import Checkpoint
+    from hyvideo_rt.weights.checkpoint import Checkpoint
 
     return Checkpoint.open(Path(str(files("hyvideo_rt") / "tiny_model")))
 

@@ -1,6 +1,6 @@
 """The HunyuanVideo diffusion transformer: 20 dual-stream and 40 single-stream blocks over image and text.
 
-Letters: B batch, N image tokens, L text tokens, D width, nh heads, hd head dim. Weights keep upstream's names.
+B batch, N image tokens, L text tokens, D width, nh heads, hd head dim. Weights keep upstream's names.
 
 What depends on the timestep but not on the latents (all modulation vectors, the refined text) is a
 `Conditioning`, computed once for all steps of a request; a step then runs only the blocks.
@@ -26,8 +26,8 @@ Linear = Callable[[int, int], nn.Module]
 class Conditioning:
     """What the blocks need besides the latents, for each of B samples or B steps.
 
-    text [B, L, D] refined; valid_text [B] int64, or None if no token is padding; per double block the image's
-    and the text's six modulation vectors [B, 6, D], per single block three [B, 3, D], two for the final layer.
+    text [B, L, D] refined; valid_text [B] int64, or None if no token is padding; per double block six
+    modulation vectors [B, 6, D] for the image and six for the text, per single block three, for the end two.
     """
 
     text: Tensor
@@ -96,8 +96,8 @@ class HunyuanVideoDiT(nn.Module):
     ) -> Conditioning:
         """Everything of B samples (or of B steps of one sample) that does not depend on the latents.
 
-        t [B] fp32, 1000 * sigma; text_states [B, L, text_dim] from the LLM; text_states_2 [B, pooled_dim] from
-        CLIP; guidance [B] fp32, already times 1000, for a model with an embedder for it and None for others;
+        t [B] fp32, 1000 * sigma; text_states [B, L, text_dim] from the LLM; text_states_2 [B, pooled_dim]
+        from CLIP; guidance [B], already times 1000, for a model with an embedder for it and None for others;
         valid_text [B] int64, how many leading text tokens are not padding, None if all are valid.
         """
         dtype = self.img_in.proj.weight.dtype
@@ -147,7 +147,7 @@ class DoubleBlock(nn.Module):
     def forward(
         self, img: Tensor, txt: Tensor, img_mod: Tensor, txt_mod: Tensor, rope: Rope, valid: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """img [B, N, D], txt [B, L, D], modulations [B, 6, D], valid tokens [B] of the N + L; both streams."""
+        """img [B, N, D], txt [B, L, D], modulations [B, 6, D], valid tokens [B] of N + L; both streams."""
         ops, tokens = self.ops, img.shape[1]
         shift1, scale1, gate1, shift2, scale2, gate2 = img_mod.unbind(1)
         txt_shift1, txt_scale1, txt_gate1, txt_shift2, txt_scale2, txt_gate2 = txt_mod.unbind(1)
@@ -275,7 +275,7 @@ class PatchEmbed(nn.Module):
 
 
 class ScalarEmbedder(nn.Module):
-    """A scalar [B] to [B, D] through 256 sinusoids, cosines first (the sinusoids of DDPM, arXiv 2006.11239)."""
+    """A scalar [B] to [B, D] through 256 sinusoids, cosines first (those of DDPM, arXiv 2006.11239)."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()

@@ -113,7 +113,7 @@ def _spatial(fn: TileFn, x: Tensor, cut: Axis | None) -> Tensor:
 
 
 def _blend(before: Tensor, after: Tensor, extent: int, dim: int) -> Tensor:
-    """`after` with its first values faded in from the last ones of `before`, linearly along `dim`, in place."""
+    """`after`, its first values faded in from the last ones of `before`, linearly along `dim`, in place."""
     extent = min(before.shape[dim], after.shape[dim], extent)
     if extent == 0:
         return after

@@ -64,7 +64,7 @@ def test_a_seed_is_one_video_and_another_seed_another(tmp_path: Path) -> None:
 
 
 def test_the_documented_command_of_the_original(tmp_path: Path) -> None:
-    """With the program's name replaced and a size the tiny model was made for; flags without effect say so."""
+    """With the program's name replaced and a size of the tiny model; flags without effect say so."""
     done = run(
         "generate",
         *("--video-size", "64", "96", "--video-length", "17", "--infer-steps", "2"),

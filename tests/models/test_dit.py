@@ -11,9 +11,9 @@ from golden_models import golden_dit
 from torch import Tensor, nn
 
 from hyvideo_rt.config import MODELS
-from hyvideo_rt.layouts import diffusers_from_original
 from hyvideo_rt.models.dit import Conditioning, HunyuanVideoDiT
 from hyvideo_rt.models.linear import Fp8Linear
+from hyvideo_rt.weights.layouts import diffusers_from_original
 
 ATOL = 1e-5  # of the golden tensors' README, unit-scale outputs in fp32
 CASES = [("dit_a", 0), ("dit_a", 1), ("dit_a", 2), ("dit_b", 0), ("dit_b", 1)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from hyvideo_rt.errors import WeightsError
-from hyvideo_rt.tensor_files import read_json
+from hyvideo_rt.weights.tensor_files import read_json
 
 Value = TypeVar("Value", int, float, bool, tuple[int, ...])
 

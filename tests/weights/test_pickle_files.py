@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hyvideo_rt.errors import WeightsError
-from hyvideo_rt.pickle_files import PickleFile
+from hyvideo_rt.weights.pickle_files import PickleFile
 
 TENSORS = {"a": torch.randn(40, 30), "b": torch.randn(4)}
 

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from tiny_checkpoints import PUBLISHED_HEADS, SMALL_HEADS, random_states, write_original, write_with_diffusers
 from torch import Tensor
 
-from hyvideo_rt.checkpoint import Checkpoint
-from hyvideo_rt.checkpoint_files import ORIGINAL_DIT
-from hyvideo_rt.convert import convert
 from hyvideo_rt.errors import OutputError, WeightsError
+from hyvideo_rt.weights.checkpoint import Checkpoint
+from hyvideo_rt.weights.checkpoint_files import ORIGINAL_DIT
+from hyvideo_rt.weights.convert import convert
 
 STATES = random_states(PUBLISHED_HEADS, torch.bfloat16)
 
@@ -150,8 +150,8 @@ def test_fp8_is_not_converted(original: Path, tmp_path: Path) -> None:
 CONVERT = """
 import sys
 from pathlib import Path
-from hyvideo_rt.checkpoint import Checkpoint
-from hyvideo_rt.convert import convert
+from hyvideo_rt.weights.checkpoint import Checkpoint
+from hyvideo_rt.weights.convert import convert
 from hyvideo_rt.errors import OutputError
 def wait(done, total):
     print(done, flush=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hyvideo_rt.errors import WeightsError
-from hyvideo_rt.tensor_files import TensorSpec, some
+from hyvideo_rt.weights.tensor_files import TensorSpec, some
 
 MAX_WINDOW_BYTES = 1 << 30
 MIN_WINDOW_BYTES = 1 << 20

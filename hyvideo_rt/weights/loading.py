@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from hyvideo_rt.errors import WeightsError
-from hyvideo_rt.layouts import KeyMap, Piece
-from hyvideo_rt.tensor_files import TensorSource, some
+from hyvideo_rt.weights.layouts import KeyMap, Piece
+from hyvideo_rt.weights.tensor_files import TensorSource, some
 
 FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0

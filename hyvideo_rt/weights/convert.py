@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyvideo_rt.checkpoint import Checkpoint
-from hyvideo_rt.checkpoint_files import ORIGINAL_DIT, ORIGINAL_VAE
 from hyvideo_rt.errors import OutputError, WeightsError
-from hyvideo_rt.layouts import KeyMap, Layout, Piece, diffusers_from_original, same_names
-from hyvideo_rt.model_configs import MODEL_INDEX, SCHEDULER_JSON, dit_json, vae_json
-from hyvideo_rt.safetensors_files import write_safetensors
-from hyvideo_rt.tensor_files import TensorSource, TensorSpec
-from hyvideo_rt.text_configs import clip_json, llm_json
-from hyvideo_rt.weights import FP8, read_pieces
+from hyvideo_rt.weights.checkpoint import Checkpoint
+from hyvideo_rt.weights.checkpoint_files import ORIGINAL_DIT, ORIGINAL_VAE
+from hyvideo_rt.weights.layouts import KeyMap, Layout, Piece, diffusers_from_original, same_names
+from hyvideo_rt.weights.loading import FP8, read_pieces
+from hyvideo_rt.weights.model_configs import MODEL_INDEX, SCHEDULER_JSON, dit_json, vae_json
+from hyvideo_rt.weights.safetensors_files import write_safetensors
+from hyvideo_rt.weights.tensor_files import TensorSource, TensorSpec
+from hyvideo_rt.weights.text_configs import clip_json, llm_json
 
 SHARD_BYTES = 5_000_000_000
 WEIGHTS = {  # of each component, or the common name of its shards

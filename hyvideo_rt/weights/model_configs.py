@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from hyvideo_rt.config import DiTConfig, VAEConfig
-from hyvideo_rt.config_fields import ConfigFields
 from hyvideo_rt.errors import WeightsError
-from hyvideo_rt.layouts import Layout
-from hyvideo_rt.tensor_files import TensorSource
+from hyvideo_rt.weights.config_fields import ConfigFields
+from hyvideo_rt.weights.layouts import Layout
+from hyvideo_rt.weights.tensor_files import TensorSource
 
 MODEL_INDEX = {
     "_class_name": "HunyuanVideoPipeline",

@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hyvideo_rt.errors import WeightsError
-from hyvideo_rt.layouts import KeyMap, Piece, same_names
 from hyvideo_rt.models.linear import Fp8Linear
-from hyvideo_rt.pickle_files import PickleFile
-from hyvideo_rt.safetensors_files import SafetensorsFile
-from hyvideo_rt.tensor_files import TensorSource
-from hyvideo_rt.weights import check_tensors, dequantise_e4m3, load_into, quantise_e4m3
+from hyvideo_rt.weights.layouts import KeyMap, Piece, same_names
+from hyvideo_rt.weights.loading import check_tensors, dequantise_e4m3, load_into, quantise_e4m3
+from hyvideo_rt.weights.pickle_files import PickleFile
+from hyvideo_rt.weights.safetensors_files import SafetensorsFile
+from hyvideo_rt.weights.tensor_files import TensorSource
 
 
 def on_meta() -> nn.Module:
@@ -138,7 +138,7 @@ def test_quantiser_of_zeros_and_of_large_weights(monkeypatch: pytest.MonkeyPatch
     assert torch.equal(dequantise_e4m3(weight, scale, torch.float32), torch.zeros(2, 3))
     large = torch.randn(50, 7, dtype=torch.bfloat16)
     whole, whole_scale = quantise_e4m3(large)
-    monkeypatch.setattr("hyvideo_rt.weights.QUANTISE_ELEMENTS", 20)
+    monkeypatch.setattr("hyvideo_rt.weights.loading.QUANTISE_ELEMENTS", 20)
     parts, parts_scale = quantise_e4m3(large)
     assert torch.equal(whole.float(), parts.float())
     assert torch.equal(whole_scale, parts_scale)

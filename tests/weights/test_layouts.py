@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from hyvideo_rt.config import MODELS
-from hyvideo_rt.layouts import (
+from hyvideo_rt.weights.layouts import (
     KeyMap,
     KeyRule,
     diffusers_from_original,

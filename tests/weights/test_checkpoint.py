@@ -23,16 +23,16 @@ from tiny_checkpoints import (
 )
 from torch import Tensor, nn
 
-from hyvideo_rt.checkpoint import Checkpoint
-from hyvideo_rt.checkpoint_files import ORIGINAL_DIT, ORIGINAL_MODEL, ModelFiles
 from hyvideo_rt.config import ModelConfig
 from hyvideo_rt.errors import InvalidRequest, WeightsError
 from hyvideo_rt.kernels.rope import rope_table
-from hyvideo_rt.layouts import Layout, same_names
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.models.linear import Fp8Linear
-from hyvideo_rt.tensor_files import TensorSource
-from hyvideo_rt.weights import check_tensors, dequantise_e4m3, quantise_e4m3
+from hyvideo_rt.weights.checkpoint import Checkpoint
+from hyvideo_rt.weights.checkpoint_files import ORIGINAL_DIT, ORIGINAL_MODEL, ModelFiles
+from hyvideo_rt.weights.layouts import Layout, same_names
+from hyvideo_rt.weights.loading import check_tensors, dequantise_e4m3, quantise_e4m3
+from hyvideo_rt.weights.tensor_files import TensorSource
 
 Saved = tuple[Path, nn.Module, nn.Module]  # folder; diffusers' own transformer and VAE
 STATES = random_states(PUBLISHED_HEADS)
@@ -315,7 +315,7 @@ def test_local_folder_has_no_revision(original: Path) -> None:
 
 OPEN_OFFLINE = """
 import sys
-from hyvideo_rt.checkpoint import Checkpoint
+from hyvideo_rt.weights.checkpoint import Checkpoint
 from hyvideo_rt.errors import WeightsError
 try:
     print(Checkpoint.open("org/name", revision="0" * 40).name)

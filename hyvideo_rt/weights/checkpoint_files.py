@@ -10,13 +10,18 @@ from pathlib import Path
 
 from hyvideo_rt.config import DiTConfig, ModelConfig
 from hyvideo_rt.errors import InvalidRequest, WeightsError
-from hyvideo_rt.layouts import Layout
-from hyvideo_rt.model_configs import check_model_index, infer_dit_config, read_dit_config, read_vae_config
-from hyvideo_rt.pickle_files import PickleFile
-from hyvideo_rt.safetensors_files import SafetensorsFile, open_sharded
-from hyvideo_rt.tensor_files import TensorFile, TensorSource
-from hyvideo_rt.text_configs import read_clip_config, read_llm_config
-from hyvideo_rt.weights import FP8
+from hyvideo_rt.weights.layouts import Layout
+from hyvideo_rt.weights.loading import FP8
+from hyvideo_rt.weights.model_configs import (
+    check_model_index,
+    infer_dit_config,
+    read_dit_config,
+    read_vae_config,
+)
+from hyvideo_rt.weights.pickle_files import PickleFile
+from hyvideo_rt.weights.safetensors_files import SafetensorsFile, open_sharded
+from hyvideo_rt.weights.tensor_files import TensorFile, TensorSource
+from hyvideo_rt.weights.text_configs import read_clip_config, read_llm_config
 
 ORIGINAL_MODEL = "hunyuan-video-t2v-720p"
 ORIGINAL_DIT = Path(ORIGINAL_MODEL, "transformers", "mp_rank_00_model_states.safetensors")

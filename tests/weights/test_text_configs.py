@@ -8,7 +8,7 @@ import pytest
 
 from hyvideo_rt.config import MODELS, ClipConfig, LlamaConfig
 from hyvideo_rt.errors import WeightsError
-from hyvideo_rt.text_configs import clip_json, llm_json, read_clip_config, read_llm_config
+from hyvideo_rt.weights.text_configs import clip_json, llm_json, read_clip_config, read_llm_config
 
 TINY = MODELS["tiny"]
 

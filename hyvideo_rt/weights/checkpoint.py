@@ -11,16 +11,16 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from hyvideo_rt.checkpoint_files import ModelFiles, locate, open_files
 from hyvideo_rt.config import ModelConfig
-from hyvideo_rt.layouts import KeyMap, Layout, Piece, original_from_diffusers, same_names
 from hyvideo_rt.models.clip import ClipTextEncoder
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.models.linear import Fp8Linear
 from hyvideo_rt.models.llama import LlamaEncoder
 from hyvideo_rt.models.vae import CausalVAE
-from hyvideo_rt.tensor_files import TensorSource
-from hyvideo_rt.weights import check_tensors, load_into
+from hyvideo_rt.weights.checkpoint_files import ModelFiles, locate, open_files
+from hyvideo_rt.weights.layouts import KeyMap, Layout, Piece, original_from_diffusers, same_names
+from hyvideo_rt.weights.loading import check_tensors, load_into
+from hyvideo_rt.weights.tensor_files import TensorSource
 
 SKIPPED_LAYERS = 2  # of the LLM, at its end
 LLM_PREFIXES = ("language_model.model.", "model.language_model.", "model.", "")

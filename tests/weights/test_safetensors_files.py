@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hyvideo_rt.errors import WeightsError
-from hyvideo_rt.safetensors_files import SafetensorsFile, open_sharded, write_safetensors
-from hyvideo_rt.tensor_files import TensorFile, TensorSource, TensorSpec
+from hyvideo_rt.weights.safetensors_files import SafetensorsFile, open_sharded, write_safetensors
+from hyvideo_rt.weights.tensor_files import TensorFile, TensorSource, TensorSpec
 
 TENSORS = {"0.weight": torch.randn(4, 3), "0.bias": torch.randn(4), "2.bias": torch.randn(2)}
 A = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -52,7 +52,7 @@ def header_of(path: Path) -> dict[str, Any]:
 
 
 def test_conversion_in_chunks_is_read_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hyvideo_rt.safetensors_files.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("hyvideo_rt.weights.safetensors_files.CHUNK_BYTES", 1000)
     big = torch.randn(100, 37, dtype=torch.float64)
     save_file({"big": big}, tmp_path / "x.safetensors")
     out = torch.empty(95, 37)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hyvideo_rt.config import ClipConfig, LlamaConfig
-from hyvideo_rt.config_fields import ConfigFields
+from hyvideo_rt.weights.config_fields import ConfigFields
 
 _LLAMA_DEFAULT = LlamaConfig(
     vocab_size=32000, intermediate_size=11008, num_kv_heads=32, rope_theta=10000.0, norm_eps=1e-6

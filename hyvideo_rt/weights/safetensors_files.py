@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hyvideo_rt.errors import WeightsError
-from hyvideo_rt.tensor_files import TensorSource, TensorSpec, read_json, some, unique_keys
+from hyvideo_rt.weights.tensor_files import TensorSource, TensorSpec, read_json, some, unique_keys
 
 DTYPES = {
     "F64": torch.float64,

@@ -12,8 +12,8 @@ from tiny_checkpoints import HeadersOnly
 
 from hyvideo_rt.config import MODELS, DiTConfig, VAEConfig
 from hyvideo_rt.errors import WeightsError
-from hyvideo_rt.layouts import Layout
-from hyvideo_rt.model_configs import (
+from hyvideo_rt.weights.layouts import Layout
+from hyvideo_rt.weights.model_configs import (
     MODEL_INDEX,
     check_model_index,
     dit_json,
@@ -22,7 +22,7 @@ from hyvideo_rt.model_configs import (
     read_vae_config,
     vae_json,
 )
-from hyvideo_rt.tensor_files import TensorSource
+from hyvideo_rt.weights.tensor_files import TensorSource
 
 LAYOUTS: list[Layout] = ["original", "diffusers"]
 GOLDEN_VAE = VAEConfig((8, 16, 16, 16), norm_groups=4, sample_size=32, sample_tsize=16)

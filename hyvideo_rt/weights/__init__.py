@@ -1,0 +1,1 @@
+"""Checkpoints: reading, checking, loading and converting them."""
