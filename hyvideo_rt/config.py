@@ -115,12 +115,11 @@ MODELS = {
             num_double_blocks=2,
             num_single_blocks=4,
             num_refiner_blocks=1,
-            mlp_ratio=3.0,
             rope_dims=(16, 24, 24),
             text_dim=64,
             pooled_dim=64,
         ),
-        vae=VAEConfig(block_channels=(24, 32, 48, 48), layers_per_block=1, norm_groups=8),
+        vae=VAEConfig(block_channels=(24, 32, 40, 40), layers_per_block=1, norm_groups=8),
         llm=LlamaConfig(
             vocab_size=1024,
             hidden_size=64,
