@@ -18,7 +18,7 @@ def load_peer(folder: Path) -> Any:
     """The pipeline in fp32 on the CPU, with the original's tiles: 256 pixels, 64 frames, a quarter shared."""
     from diffusers import HunyuanVideoPipeline
 
-    pipe = HunyuanVideoPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipe = HunyuanVideoPipeline.from_pretrained(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     vae = pipe.vae
     vae.enable_tiling(

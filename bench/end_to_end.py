@@ -1,6 +1,7 @@
 """One video, stage by stage, against diffusers on the same weights: `python -m hyvideo_rt.bench.end_to_end`.
 
-Same folder, steps, size, tiles and noise, one process, turn by turn; a table and JSON. The ratio is diffusers' median over ours: above 1 we are faster.
+Same folder, steps, size, tiles and noise, one process, turn by turn; a table and JSON. The ratio is
+diffusers' median over ours: above 1 we are faster.
 """
 
 import argparse

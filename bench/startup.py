@@ -50,7 +50,7 @@ class Stop(Exception):
 def stop_after_first_step(pipe, i, t, kwargs):
     raise Stop
 
-pipe = HunyuanVideoPipeline.from_pretrained(files("hyvideo_rt") / "tiny_model", torch_dtype=torch.float32)
+pipe = HunyuanVideoPipeline.from_pretrained(files("hyvideo_rt") / "tiny_model", dtype=torch.float32)
 try:
     pipe(prompt="a red circle", height=64, width=64, num_frames=17, num_inference_steps=20,
          callback_on_step_end=stop_after_first_step)

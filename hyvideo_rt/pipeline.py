@@ -89,7 +89,7 @@ class Pipeline:
         skip_layers: int = 2,
         apply_final_norm: bool = False,
     ) -> "Pipeline":
-        """Each component straight to where it rests; skip_layers and apply_final_norm choose the LLM state."""
+        """Each component straight to where it rests; skip_layers, apply_final_norm choose the LLM's state."""
         precision = precision or Precision.default(device)
         rest = torch.device("cpu") if offload else device
         llm_tokenizer = LlmTokenizer(checkpoint.llm_tokenizer)  # first: the cheapest thing that can be wrong

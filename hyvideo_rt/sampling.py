@@ -27,8 +27,8 @@ class SamplingParams:
     """One video, decided: its size, its seed and how it is sampled. Raises InvalidRequest.
 
     guidance_scale is the embedded guidance of distilled weights; true_cfg_scale > 1 runs the network twice
-    a step, with the prompt and with negative_prompt. flow_reverse=False runs sigma from 0 to 1, as the original
-    does without `--flow-reverse`: the published weights need True.
+    a step, with the prompt and with negative_prompt. flow_reverse=False runs sigma from 0 to 1, as the
+    original does without `--flow-reverse`: the published weights need True.
     """
 
     bucket: Bucket
