@@ -39,9 +39,10 @@ def main() -> None:
     ours = Pipeline.load(Checkpoint.open(folder), torch.device("cpu"))
     peer = load_peer(folder)
     difference = max_difference(ours, peer, params)
+    pairs = zip(our_stages(ours, params).items(), peer_stages(peer, params).values(), strict=True)
     rows = {
-        stage: interleave({"hyvideo_rt": our_stages(ours, params)[stage], "diffusers": run}, args.runs)
-        for stage, run in peer_stages(peer, params).items()
+        stage: interleave({"hyvideo_rt": run, "diffusers": peer_run}, args.runs)
+        for (stage, run), peer_run in pairs
     }
     print(f"largest difference of the decoded video: {difference:.1e}")
     print(table(rows))

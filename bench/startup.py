@@ -5,6 +5,7 @@ are in the page cache. Processes take turns.
 """
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -65,7 +66,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    timings = interleave({name: lambda s=s: run_script(s) for name, s in SCRIPTS.items()}, args.runs)
+    contestants = {name: functools.partial(run_script, script) for name, script in SCRIPTS.items()}
+    timings = interleave(contestants, args.runs)
     ratio = timings["diffusers"].median_s / timings["hyvideo_rt"].median_s
     for name, timing in timings.items():
         print(f"{name:10} {timing.median_s:6.2f} s ({timing.p20_s:.2f}-{timing.p80_s:.2f})")

@@ -1,0 +1,106 @@
+"""Writes the README's tables from `bench/results/`: `python -m hyvideo_rt.bench.readme`.
+
+Each table stands between `<!-- NAME -->` and `<!-- end -->`. With --check nothing is written and the exit
+status says whether the README is up to date.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+STAGES = {
+    "encode": "prompt to text states",
+    "denoise": "20 steps",
+    "decode": "VAE decode",
+    "video": "whole video",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    new = with_tables(text)
+    if args.check:
+        return int(new != text)
+    readme.write_text(new)
+    return 0
+
+
+def with_tables(text: str) -> str:
+    for name, make in TABLES.items():
+        head, start, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, tail = rest.partition("<!-- end -->")
+        if not (start and end):
+            raise SystemExit(f"README.md has no place for a table: <!-- {name} --> ... <!-- end -->")
+        text = head + start + make() + end + tail
+    return text
+
+
+def cpu_table() -> str:
+    result = _load("cpu/end_to_end.json")
+    startup = _load("cpu/startup.json")["startup"]
+    rows = [_row("import to first step", startup)]
+    rows += [_row(words, result["stages"][stage]) for stage, words in STAGES.items()]
+    c, difference = result["conditions"], result["max_video_difference"]
+    notes = (
+        f"Embedded model, {result['bucket']}, fp32, {c['threads']} threads of {c['cpu']}, torch {c['torch']}, ",
+        f"commit {c['commit']}. Medians (20th to 80th percentile), turn by turn; the two videos differ by at ",
+        f"most {difference:.0e}. `python -m hyvideo_rt.bench.end_to_end`, `python -m hyvideo_rt.bench.startup`",
+    )
+    return _table(("", "hyvideo-rt", "diffusers 0.42.1", "ratio"), rows, notes)
+
+
+def gpu_table() -> str:
+    result = _load("h100/footprint.json")
+    lines = []
+    for row in result["rows"]:
+        if row["stage"] != "encode" or row["bucket"].startswith("720x1280"):
+            what = {"encode": "LLM, 351 tokens", "denoise": "one step", "decode": "VAE decode"}[row["stage"]]
+            size = "" if row["stage"] == "encode" else row["bucket"]
+            lines.append(
+                f"| {what} | {size} | {row['seconds']:.2f} s | {row['activations_gib']:.1f} GiB "
+                f"| {row['planned_gib']:.1f} GiB |\n"
+            )
+    c = result["conditions"]
+    gpu, driver, power, *_ = c["gpu"].split(", ")
+    notes = (
+        f"{gpu}, {power} cap, driver {driver}, torch {c['torch']}, commit {c['commit']}, bf16 (VAE and LLM fp16), ",
+        "random weights, eager, one run each: `python -m hyvideo_rt.bench.footprint`",
+    )
+    return _table(("stage", "size", "time", "activations", "planned"), lines, notes)
+
+
+TABLES: dict[str, Callable[[], str]] = {"cpu": cpu_table, "gpu": gpu_table}
+
+
+def _table(head: Sequence[str], rows: Sequence[str], notes: Sequence[str]) -> str:
+    rule = "|" + "---|" * len(head)
+    return f"| {' | '.join(head)} |\n{rule}\n{''.join(rows)}\n{''.join(notes)}\n"
+
+
+def _row(words: str, pair: dict[str, Any]) -> str:
+    return f"| {words} | {_cell(pair['hyvideo_rt'])} | {_cell(pair['diffusers'])} | {pair['ratio']:.2f} |\n"
+
+
+def _cell(timing: dict[str, float]) -> str:
+    median, p20, p80 = (timing[name] for name in ("median_s", "p20_s", "p80_s"))
+    if median >= 1:
+        return f"{median:.2f} s ({p20:.2f}-{p80:.2f})"
+    return f"{1e3 * median:.1f} ms ({1e3 * p20:.1f}-{1e3 * p80:.1f})"
+
+
+def _load(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / name).read_text())
+    return content
+
+
+if __name__ == "__main__":
+    sys.exit(main())
