@@ -51,9 +51,10 @@ def cpu_table() -> str:
     rows += [_row(words, result["stages"][stage]) for stage, words in STAGES.items()]
     c, difference = result["conditions"], result["max_video_difference"]
     notes = (
-        f"Embedded model, {result['bucket']}, fp32, {c['threads']} threads of {c['cpu']}, torch {c['torch']}, ",
-        f"commit {c['commit']}. Medians (20th to 80th percentile), turn by turn; the two videos differ by at ",
-        f"most {difference:.0e}. `python -m hyvideo_rt.bench.end_to_end`, `python -m hyvideo_rt.bench.startup`",
+        f"Embedded model, {result['bucket']}, fp32, {c['threads']} threads of {c['cpu']}, ",
+        f"torch {c['torch']}, commit {c['commit']}. Medians (20th to 80th percentile), turn by turn; ",
+        f"the two videos differ by at most {difference:.0e}. ",
+        "`python -m hyvideo_rt.bench.end_to_end`, `python -m hyvideo_rt.bench.startup`",
     )
     return _table(("", "hyvideo-rt", "diffusers 0.42.1", "ratio"), rows, notes)
 
@@ -72,8 +73,8 @@ def gpu_table() -> str:
     c = result["conditions"]
     gpu, driver, power, *_ = c["gpu"].split(", ")
     notes = (
-        f"{gpu}, {power} cap, driver {driver}, torch {c['torch']}, commit {c['commit']}, bf16 (VAE and LLM fp16), ",
-        "random weights, eager, one run each: `python -m hyvideo_rt.bench.footprint`",
+        f"{gpu}, {power} cap, driver {driver}, torch {c['torch']}, commit {c['commit']}, ",
+        "bf16 (VAE and LLM fp16), random weights, eager, one run each: `python -m hyvideo_rt.bench.footprint`",
     )
     return _table(("stage", "size", "time", "activations", "planned"), lines, notes)
 
