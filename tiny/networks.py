@@ -1,10 +1,11 @@
 """The tiny model's networks as they are trained, and their checkpoints.
 
 A checkpoint folder holds one file per stage: `vae`, `teacher` (DiT and both text encoders, guided by running
-twice) and `student` (the same with embedded guidance). Each has the averaged weights, and beside it `*-raw`
+twice) and `student` (the same with embedded guidance). Each has the averaged weights; `*-raw` beside it has
 those of the last step, from which training goes on. All are fp16: the largest file has 12 MB.
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,20 +15,22 @@ from torch import Tensor, nn
 
 from hyvideo_rt.config import MODELS, DiTConfig
 from hyvideo_rt.errors import WeightsError
-from hyvideo_rt.kernels.rope import rope_table
 from hyvideo_rt.models.clip import ClipTextEncoder
-from hyvideo_rt.models.dit import HunyuanVideoDiT
+from hyvideo_rt.models.dit import HunyuanVideoDiT, Rope
 from hyvideo_rt.models.llama import LlamaEncoder
 from hyvideo_rt.models.tokenizers import VIDEO_TEMPLATE
 from hyvideo_rt.models.vae import CausalVAE
 from hyvideo_rt.sampling import TIMESTEPS
+from tiny.texts import Texts
 
 TINY = MODELS["tiny"]
 SKIPPED_LAYERS = 2  # of the LLM: its states are taken before them
+CLOSED = re.compile(r"(_mod|\.modulation)\.linear\.|adaLN_modulation\.1\.|final_layer\.linear\.")
+GUIDANCE = "dit.guidance_in."  # names of the weights that the student has and the teacher has not
 
 
 class Denoiser(nn.Module):
-    """Both text encoders and the DiT: everything between token ids and a velocity."""
+    """Both text encoders and the DiT: from token ids and noisy latents to the velocity ``noise - video``."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -36,31 +39,20 @@ class Denoiser(nn.Module):
         self.dit = HunyuanVideoDiT(config)
 
     def forward(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        llm_ids: Tensor,
-        valid_text: Tensor,
-        clip_ids: Tensor,
-        guidance: Tensor | None = None,
+        self, x: Tensor, sigma: Tensor, texts: Texts, rope: Rope, guidance: Tensor | None = None
     ) -> Tensor:
-        """The velocity [B, 16, T, H, W] at noisy latents x like it and noise levels sigma [B].
+        """x [B, 16, T, H, W] noisy latents at sigma [B]; the velocity like x, fp32.
 
-        llm_ids [B, 95 + L] with the template around the prompt, valid_text [B] of the L; clip_ids [B, M];
         guidance [B] as users give it, 6.0 for one, for a DiT that embeds it.
         """
-        _, _, frames, height, width = x.shape
-        cos, sin = rope_table(
-            (frames, height // 2, width // 2), self.dit.config.rope_dims, self.dit.config.rope_theta
-        )
         conditioning = self.dit.condition(
             TIMESTEPS * sigma,
-            self.llm(llm_ids)[:, VIDEO_TEMPLATE.crop_start :],
-            self.clip(clip_ids),
+            self.llm(texts.llm_ids)[:, VIDEO_TEMPLATE.crop_start :],
+            self.clip(texts.clip_ids),
             None if guidance is None else TIMESTEPS * guidance,
-            valid_text,
+            texts.valid,
         )
-        velocity: Tensor = self.dit(x, conditioning, (cos.to(x.device), sin.to(x.device)))
+        velocity: Tensor = self.dit(x, conditioning, rope)
         return velocity
 
 
@@ -72,11 +64,14 @@ def new_vae(seed: int = 0) -> CausalVAE:
 def new_denoiser(seed: int = 0, *, guidance_embed: bool = True) -> Denoiser:
     """Random weights, none of them zero."""
     torch.manual_seed(seed)
-    return Denoiser(dit_config(guidance_embed))
+    return Denoiser(replace(TINY.dit, guidance_embed=guidance_embed))
 
 
-def dit_config(guidance_embed: bool) -> DiTConfig:
-    return replace(TINY.dit, guidance_embed=guidance_embed)
+def start_closed(denoiser: Denoiser) -> None:
+    """Zero all modulations, so that every block starts as the identity, and the output (arXiv 2212.09748)."""
+    for name, parameter in denoiser.dit.named_parameters():
+        if CLOSED.search(name):
+            nn.init.zeros_(parameter)
 
 
 def save(folder: Path, stage: str, module: nn.Module) -> None:
@@ -88,15 +83,18 @@ def save(folder: Path, stage: str, module: nn.Module) -> None:
     partial.rename(_path(folder, stage))
 
 
-def load(folder: Path, stage: str, module: nn.Module, *, new: tuple[str, ...] = ()) -> None:
-    """Every tensor of the module but those whose names start with one of `new`."""
+def load(folder: Path, stage: str, module: nn.Module, *, new: str | None = None) -> None:
+    """Every tensor of the module but those whose names start with `new`."""
     path = _path(folder, stage)
     if not path.is_file():
         raise WeightsError(f"got no {path}, expected the checkpoint of that stage\n  train it first")
     missing, unexpected = module.load_state_dict(load_file(path), strict=False)
-    missing = [name for name in missing if not name.startswith(new)] if new else missing
+    missing = [name for name in missing if new is None or not name.startswith(new)]
     if missing or unexpected:
-        raise WeightsError(f"{path}: {len(missing)} tensors are missing and {len(unexpected)} unexpected")
+        raise WeightsError(
+            f"{path}: {len(missing)} tensors are missing, {len(unexpected)} unexpected, expected none\n"
+            f"  it is of another stage or of an older architecture: train it again"
+        )
 
 
 def exists(folder: Path, stage: str) -> bool:

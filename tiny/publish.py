@@ -1,7 +1,8 @@
 """The networks as a model folder: diffusers layout, fp16.
 
-`python -m tiny.publish CHECKPOINTS TARGET` takes the trained ones, `python -m tiny.publish --untrained TARGET`
-random ones that are the same each time. The last layers of the LLM, which nothing runs, are always random.
+`python -m tiny.publish CHECKPOINTS TARGET` takes the trained ones, `python -m tiny.publish --untrained
+TARGET` random ones that are the same each time. The last layers of the LLM, which nothing runs, are always
+random.
 """
 
 import argparse
@@ -14,13 +15,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hyvideo_rt.checkpoint import Checkpoint
-from hyvideo_rt.checkpoint_files import ORIGINAL_DIT, ORIGINAL_VAE
-from hyvideo_rt.convert import convert
-from hyvideo_rt.model_configs import MODEL_INDEX, dit_json, vae_json
 from hyvideo_rt.models.llama import LlamaEncoder
 from hyvideo_rt.models.vae import CausalVAE
-from hyvideo_rt.text_configs import clip_json, llm_json
+from hyvideo_rt.weights.checkpoint import Checkpoint
+from hyvideo_rt.weights.checkpoint_files import ORIGINAL_DIT, ORIGINAL_VAE
+from hyvideo_rt.weights.convert import convert
+from hyvideo_rt.weights.model_configs import MODEL_INDEX, dit_json, vae_json
+from hyvideo_rt.weights.text_configs import clip_json, llm_json
 from tiny import tokenizers
 from tiny.card import model_card
 from tiny.networks import TINY, Denoiser, load, new_denoiser, new_vae

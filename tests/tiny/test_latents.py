@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import torch
+
+from hyvideo_rt.models.tokenizers import VIDEO_TEMPLATE
+from tiny.latents import CAPTIONS, MAIN, Pool, build_pools, describe
+from tiny.networks import new_vae
+from tiny.texts import Tokenizers
+from tiny.world import split
+
+CLIPS = 2
+
+
+@pytest.fixture(scope="module")
+def pool() -> Pool:
+    vae = new_vae().requires_grad_(False)
+    return build_pools(vae, CLIPS, torch.device("cpu"), seed=0, minutes=1, workers=1)[0]
+
+
+def test_scenes_are_of_the_training_split_and_repeat_with_their_seed() -> None:
+    scenes, (llm, valid, clip) = describe(("0 0", 20))
+    again, ids = describe(("0 0", 20))
+    assert scenes == again
+    assert all(split(scene) == "train" for scene in scenes)
+    assert np.array_equal(llm, ids[0])
+    assert llm.shape == clip.shape == (20 * CAPTIONS, 40)
+    assert valid.min() > 5
+
+
+def test_clips_are_the_posteriors_means(pool: Pool) -> None:
+    from tiny.render import render_batch
+
+    vae = new_vae().requires_grad_(False)
+    scenes, _ = describe(("0 0", CLIPS))
+    mean, _ = vae.encode(render_batch(scenes, *MAIN)).chunk(2, dim=1)
+    assert pool.size == MAIN
+    torch.testing.assert_close(pool.latents.float(), mean * 0.476986, atol=2e-3, rtol=2e-3)
+
+
+def test_each_clip_is_drawn_with_one_of_its_own_captions(pool: Pool) -> None:
+    torch.manual_seed(0)
+    empty = Tokenizers().encode([""])
+    clips, texts = pool.draw(50, empty, drop=0.0)
+    assert torch.equal(texts.llm_ids[:, : VIDEO_TEMPLATE.crop_start], empty.llm_ids[:, :95].expand(50, -1))
+    for clip, ids, valid in zip(clips, texts.llm_ids[:, 95:], texts.valid, strict=True):
+        owner = next(i for i in range(CLIPS) if torch.equal(pool.latents[i].float(), clip))
+        rows = slice(owner * CAPTIONS, (owner + 1) * CAPTIONS)
+        matches = (pool.llm_ids[rows] == ids).all(dim=1)
+        assert matches.any()
+        assert valid in pool.valid[rows][matches]
+
+
+def test_dropped_captions_are_the_empty_prompt(pool: Pool) -> None:
+    empty = Tokenizers().encode([""])
+    _, texts = pool.draw(4, empty, drop=1.0)
+    assert torch.equal(texts.llm_ids, empty.llm_ids.expand(4, -1))
+    assert texts.valid.tolist() == [1] * 4
+    assert torch.equal(texts.clip_ids, empty.clip_ids.expand(4, -1))

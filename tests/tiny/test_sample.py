@@ -1,0 +1,113 @@
+"""Batches in training against hyvideo_rt's own pipeline: the same prompt and seed must be the same video."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.pipeline import Pipeline
+from hyvideo_rt.sampling import SamplingParams
+from hyvideo_rt.text import TextEncoder
+from hyvideo_rt.weights.checkpoint import Checkpoint
+from tiny.card import model_card
+from tiny.distill import student_of
+from tiny.networks import Denoiser, new_denoiser, new_vae, save, start_closed
+from tiny.publish import publish
+from tiny.sample import guided, rope_for, sample
+from tiny.texts import Tokenizers
+from tiny.train_dit import draw_sigmas, flow_loss
+
+PROMPTS = ["a red circle moves right on a white background", "Two words."]
+BUCKET = Bucket(32, 48, 5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("published") / "tiny"
+    publish(new_vae(), new_denoiser(), target, model_card(trained=False, scores=None))
+    return target
+
+
+def rounded(denoiser: Denoiser) -> Denoiser:
+    return denoiser.half().float().requires_grad_(False).eval()
+
+
+def test_the_published_folder_is_small_and_opens(folder: Path) -> None:
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 16_000_000
+    Checkpoint.open(folder).check(skip_layers=0)
+    assert "random" in (folder / "README.md").read_text()
+
+
+def test_a_batch_makes_the_pipelines_videos(folder: Path) -> None:
+    pipeline = Pipeline.load(Checkpoint.open(folder), torch.device("cpu"))
+    texts, empty = Tokenizers().encode(PROMPTS), Tokenizers().encode([""])
+    vae = new_vae().half().float().requires_grad_(False)
+    videos = sample(vae, rounded(new_denoiser()), texts, empty, scale=6.0, bucket=BUCKET, seed=5)
+    for i, prompt in enumerate(PROMPTS):
+        frames = pipeline.generate(prompt, SamplingParams(BUCKET, 5 + i, num_inference_steps=20)).frames
+        batch = ((videos[i] / 2 + 0.5).clamp(0, 1) * 255).permute(1, 2, 3, 0).numpy()
+        assert np.abs(frames.astype(float) - batch).max() < 1.2  # the pipeline truncates to whole numbers
+        assert frames.std() > 5
+
+
+def test_text_is_what_the_pipeline_encodes(folder: Path) -> None:
+    pipeline = Pipeline.load(Checkpoint.open(folder), torch.device("cpu"))
+    encoder: TextEncoder = pipeline.text_encoder
+    texts = Tokenizers().encode([*PROMPTS, ""])
+    assert texts.valid[2] == 1
+    denoiser = rounded(new_denoiser())
+    states, pooled = denoiser.llm(texts.llm_ids)[:, 95:], denoiser.clip(texts.clip_ids)
+    for i, prompt in enumerate([*PROMPTS, ""]):
+        expected = encoder.encode(prompt)
+        torch.testing.assert_close(states[i : i + 1, : texts.valid[i]], expected.states, atol=1e-5, rtol=0)
+        torch.testing.assert_close(pooled[i : i + 1], expected.pooled, atol=1e-5, rtol=0)
+
+
+def test_training_starts_with_the_velocity_zero() -> None:
+    denoiser = new_denoiser(guidance_embed=False)
+    start_closed(denoiser)
+    torch.manual_seed(0)
+    clips, texts = torch.randn(2, 16, 2, 4, 6), Tokenizers().encode(PROMPTS)
+    loss = flow_loss(denoiser, clips, texts)
+    assert loss.item() == pytest.approx(2, abs=0.3)  # variance of noise - clips
+    loss.backward()
+    assert denoiser.dit.final_layer.linear.weight.grad is not None
+    assert denoiser.dit.final_layer.linear.weight.grad.abs().max() > 0
+
+
+def test_a_student_starts_as_its_teacher_at_any_scale(tmp_path: Path) -> None:
+    teacher = new_denoiser(3, guidance_embed=False)
+    save(tmp_path, "teacher", teacher)
+    student = student_of(tmp_path)
+    texts = Tokenizers().encode(PROMPTS)
+    x, sigma = torch.randn(2, 16, 2, 4, 6), torch.tensor([0.9, 0.4])
+    expected = rounded(teacher)(x, sigma, texts, rope_for(x))
+    with torch.no_grad():
+        for scale in (1.0, 8.0):
+            out = student(x, sigma, texts, rope_for(x), torch.full((2,), scale))
+            torch.testing.assert_close(out, expected)
+    assert expected.std() > 0.1
+
+
+def test_guidance_of_one_is_the_prompt_alone_and_more_goes_beyond_it() -> None:
+    teacher = new_denoiser(3, guidance_embed=False).requires_grad_(False)
+    texts, empty = Tokenizers().encode(PROMPTS), Tokenizers().encode([""])
+    x, sigma = torch.randn(2, 16, 2, 4, 6), torch.tensor([0.9, 0.4])
+    rope = rope_for(x)
+    v_text = teacher(x, sigma, texts, rope)
+    one, three = (guided(teacher, x, sigma, texts, empty, rope, torch.full((2,), s)) for s in (1.0, 3.0))
+    torch.testing.assert_close(one, v_text, atol=1e-5, rtol=0)
+    v_empty = teacher(x, sigma, Tokenizers().encode(["", ""]), rope)
+    torch.testing.assert_close(three - v_empty, 3 * (v_text - v_empty), atol=1e-4, rtol=0)
+    assert (v_text - v_empty).abs().max() > 1e-3
+
+
+def test_noise_levels_are_those_that_sampling_visits() -> None:
+    torch.manual_seed(0)
+    sigmas = draw_sigmas(10_000, torch.device("cpu"))
+    assert 0 <= float(sigmas.min()) < 0.01
+    assert 0.99 < float(sigmas.max()) <= 1
+    median = 0.8 * (sigmas > 0.875).float().mean()  # the shifted median
+    assert 0.3 < float(median) < 0.4

@@ -1,0 +1,60 @@
+from random import Random
+
+import pytest
+import torch
+
+from hyvideo_rt.models.vae import CausalVAE
+from tiny.networks import new_vae
+from tiny.train_vae import clips, folded, psnr, start_quiet, vae_loss
+
+SIZE = (32, 32, 5)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def vae() -> CausalVAE:
+    return new_vae().requires_grad_(False)
+
+
+def test_folding_changes_the_latents_scale_and_nothing_else(vae: CausalVAE) -> None:
+    video = clips(Random(0), "train", 8, SIZE, CPU)
+    after = folded(vae, iter([video]))
+    means, log_variances = after.encode(video).chunk(2, dim=1)
+    scaled = means * vae.config.scaling_factor
+    assert scaled.mean(dim=(0, 2, 3, 4)).abs().max() < 1e-4
+    assert (scaled.std(dim=(0, 2, 3, 4)) - 1).abs().max() < 1e-4
+    before_means, before_log_variances = vae.encode(video).chunk(2, dim=1)
+    torch.testing.assert_close(after.decode(means), vae.decode(before_means), atol=1e-4, rtol=0)
+    noise_in_means = before_log_variances - 2 * before_means.std(dim=(0, 2, 3, 4)).log().view(1, -1, 1, 1, 1)
+    torch.testing.assert_close(log_variances + 2 * torch.tensor(0.476986).log(), noise_in_means)
+
+
+def test_psnr_is_that_of_pixels() -> None:
+    class OffBy(CausalVAE):
+        """Reconstructs everything 0.1 too bright, where pixels run from -1 to 1."""
+
+        def encode(self, video: torch.Tensor) -> torch.Tensor:
+            return torch.cat((video, video), dim=1)
+
+        def decode(self, z: torch.Tensor) -> torch.Tensor:
+            return z + 0.1
+
+    video = torch.zeros(2, 3, 1, 8, 8)
+    error = OffBy(new_vae().config)
+    assert psnr(error, video).tolist() == pytest.approx([26.0206] * 2, abs=1e-3)  # 20 log10(2 / 0.1)
+
+
+def test_a_few_steps_lower_the_loss() -> None:
+    vae = new_vae()
+    start_quiet(vae)
+    torch.manual_seed(0)
+    video = clips(Random(1), "train", 2, SIZE, CPU)
+    optimizer = torch.optim.AdamW(vae.parameters(), 3e-3)
+    losses = []
+    for _ in range(8):
+        loss = vae_loss(vae, video)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss))
+    assert losses[-1] < 0.6 * losses[0]

@@ -1,0 +1,59 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tiny.training import WARM_UP_STEPS, Average, learning_rate_factor, train
+
+
+def test_the_learning_rate_rises_with_steps_and_falls_with_time() -> None:
+    assert learning_rate_factor(0, 0.0) == pytest.approx(1 / WARM_UP_STEPS)
+    assert learning_rate_factor(WARM_UP_STEPS, 0.0) == 1
+    assert learning_rate_factor(10**6, 0.5) == pytest.approx(0.5)
+    assert learning_rate_factor(10**6, 1.0) == pytest.approx(0)
+
+
+def test_the_average_forgets_its_start_and_lags_behind() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    average = Average(layer, decay=0.9)
+    values = []
+    for value in (1.0, 2.0, 3.0):
+        nn.init.constant_(layer.weight, value)
+        average.update()
+        values.append(float(average.module.weight))
+    assert values[-1] > 2
+    assert values == sorted(values)
+    assert values[-1] < 3
+
+
+def test_training_stops_in_time_and_saves_at_the_end() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 1)
+    average = Average(layer, decay=0.9)
+    saved = []
+
+    def step() -> tuple[Tensor, int]:
+        x = torch.randn(32, 4)
+        return (layer(x) - x.sum(dim=1, keepdim=True)).square().mean(), 32
+
+    train(
+        layer,
+        average,
+        step,
+        minutes=1 / 60,
+        learning_rate=0.05,
+        save=lambda: saved.append(layer.weight[0, 0]),
+    )
+    assert len(saved) == 1
+    assert (average.module.weight - 1).abs().max() < 0.05
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    layer = nn.Linear(1, 1)
+
+    def step() -> tuple[Tensor, int]:
+        return layer(torch.full((1, 1), math.inf)).sum(), 1
+
+    with pytest.raises(FloatingPointError, match="the loss is"):
+        train(layer, Average(layer, 0.9), step, minutes=1e-4, learning_rate=0.1, save=lambda: None)

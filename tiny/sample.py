@@ -1,0 +1,64 @@
+"""Many videos at once from networks in training: the same steps as hyvideo_rt's pipeline, in batches."""
+
+import torch
+from torch import Tensor
+
+from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.kernels.rope import rope_table
+from hyvideo_rt.models.dit import Rope
+from hyvideo_rt.models.vae import CausalVAE
+from hyvideo_rt.sampling import SamplingParams, denoise, initial_noise, make_sigmas
+from tiny.networks import TINY, Denoiser
+from tiny.texts import Texts
+from tiny.training import autocast
+
+
+def rope_for(latents: Tensor) -> Rope:
+    """The tables of latents [B, 16, T, H, W], on their device."""
+    _, _, frames, height, width = latents.shape
+    cos, sin = rope_table((frames, height // 2, width // 2), TINY.dit.rope_dims, TINY.dit.rope_theta)
+    return cos.to(latents.device), sin.to(latents.device)
+
+
+def guided(
+    denoiser: Denoiser, x: Tensor, sigma: Tensor, texts: Texts, empty: Texts, rope: Rope, scale: Tensor
+) -> Tensor:
+    """Classifier-free guidance: ``v_empty + scale (v_text - v_empty)``; scale [B], empty has one row."""
+    both = Texts(*(torch.cat((e.expand_as(t), t)) for e, t in zip(empty, texts, strict=True)))
+    v_empty, v_text = denoiser(x.repeat(2, 1, 1, 1, 1), sigma.repeat(2), both, rope).chunk(2)
+    out: Tensor = v_empty + scale.view(-1, 1, 1, 1, 1) * (v_text - v_empty)
+    return out
+
+
+@torch.no_grad()
+def sample(
+    vae: CausalVAE,
+    denoiser: Denoiser,
+    texts: Texts,
+    empty: Texts,
+    *,
+    scale: float,
+    bucket: Bucket,
+    seed: int = 0,
+) -> Tensor:
+    """Videos [B, 3, F, H, W] in [-1, 1]: embedded guidance where the denoiser has it, else classifier-free.
+
+    Video i starts from the noise of seed + i.
+    """
+    device = texts.valid.device
+    count = len(texts.valid)
+    sigmas = make_sigmas(SamplingParams(bucket, seed, num_inference_steps=20))
+    noise = torch.cat([initial_noise(bucket, seed + i) for i in range(count)]).to(device)
+    rope, scales = rope_for(noise), torch.full((count,), scale, device=device)
+
+    def predict(latents: Tensor, i: int) -> Tensor:
+        sigma = sigmas[i].to(device).expand(count)
+        with autocast(device):
+            if denoiser.dit.guidance_in is None:
+                return guided(denoiser, latents, sigma, texts, empty, rope, scales)
+            velocity: Tensor = denoiser(latents, sigma, texts, rope, scales)
+            return velocity
+
+    latents = denoise(predict, noise, sigmas)
+    with autocast(device):
+        return vae.decode(latents / vae.config.scaling_factor).float()

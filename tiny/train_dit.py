@@ -1,0 +1,141 @@
+"""Stage 2: the DiT and both text encoders together, by flow matching on the VAE's latents.
+
+`python -m tiny.train_dit RUN --minutes 7` needs RUN/vae.safetensors and writes RUN/teacher.safetensors, a
+model for classifier-free guidance; run again, it goes on from there. A noisy clip is ``(1 - sigma) video +
+sigma noise``, the target ``noise - video``; one caption in ten is empty.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.models.vae import CausalVAE
+from tiny.captions import caption
+from tiny.latents import MAIN, Pool, build_pools
+from tiny.networks import Denoiser, exists, load, new_denoiser, new_vae, save, start_closed
+from tiny.sample import rope_for, sample
+from tiny.scores import score_all
+from tiny.texts import Texts, Tokenizers
+from tiny.training import Average, autocast, compile_blocks, eager_unless, prepare_device, train
+from tiny.world import sample_scene
+
+EMPTY_CAPTIONS = 0.1
+SHIFT = 7.0  # of the noise levels, as in sampling
+UNSHIFTED = 0.2  # the share of clips whose noise level is not shifted: fine detail is learned there
+
+
+def draw_sigmas(count: int, device: torch.device) -> Tensor:
+    """Noise levels [B], evenly spread over the levels that sampling visits, a few over all of 0..1."""
+    u = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
+    shifted = torch.rand(count, device=device) >= UNSHIFTED
+    return torch.where(shifted, SHIFT * u / (1 + (SHIFT - 1) * u), u)
+
+
+def flow_loss(denoiser: Denoiser, clips: Tensor, texts: Texts) -> Tensor:
+    """clips [B, 16, T, H, W] of variance 1."""
+    noise = torch.randn_like(clips)
+    sigma = draw_sigmas(len(clips), clips.device)
+    x = torch.lerp(clips, noise, sigma.view(-1, 1, 1, 1, 1))
+    return F.mse_loss(denoiser(x, sigma, texts, rope_for(clips)), noise - clips)
+
+
+def draw(pools: Sequence[Pool], rng: Random, batch: int, empty: Texts, drop: float) -> tuple[Tensor, Texts]:
+    """Clips of one size, as many tokens as `batch` clips of 64x64x17 have."""
+    pool = rng.choices(pools, [len(pool.latents) for pool in pools])[0]
+    count = max(1, batch * Bucket(*MAIN).num_tokens // Bucket(*pool.size).num_tokens)
+    return pool.draw(count, empty, drop)
+
+
+def check(vae: CausalVAE, denoiser: Denoiser, scales: Sequence[float], num_prompts: int) -> None:
+    """Prints the judge's scores of held-out captions at some guidance scales."""
+    device = next(denoiser.parameters()).device
+    rng = Random(7)
+    scenes = [sample_scene(rng, "heldout") for _ in range(num_prompts)]
+    tokenizers = Tokenizers()
+    texts = tokenizers.encode([caption(scene, rng) for scene in scenes]).to(device)
+    empty = tokenizers.encode([""]).to(device)
+    for scale in scales:
+        start = time.perf_counter()
+        videos = sample(vae, denoiser, texts, empty, scale=scale, bucket=Bucket(*MAIN))
+        shares = score_all(videos, scenes)
+        words = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
+        print(f"scale {scale}: {words}  ({time.perf_counter() - start:.1f} s)", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="the folder of checkpoints")
+    parser.add_argument("--minutes", type=float, default=7.0, help="in all, encoding included (default 7)")
+    parser.add_argument("--clips", type=int, default=200_000, help="encoded clips (default 200000)")
+    parser.add_argument("--batch", type=int, default=1024, help="clips of 64x64x17 per step (default 1024)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--prompts", type=int, default=128, help="judged at the end (default 128)")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    prepare_device(device)
+    start = time.perf_counter()
+    vae = load_vae(args.run, device)
+    pools = build_pools(vae, args.clips, device, seed=args.seed, minutes=args.minutes / 5)
+    spent = (time.perf_counter() - start) / 60
+    print(f"{sum(len(pool.latents) for pool in pools)} clips encoded in {60 * spent:.0f} s", flush=True)
+    teacher = train_dit(
+        args.run, pools, device, args.minutes - spent, args.batch, args.learning_rate, args.seed, args.compile
+    )
+    check(vae, teacher, (1.0, 2.0, 4.0, 6.0), args.prompts)
+
+
+def load_vae(run: Path, device: torch.device) -> CausalVAE:
+    vae = new_vae()
+    load(run, "vae", vae)
+    return vae.to(device).requires_grad_(False).eval()
+
+
+def train_dit(
+    run: Path,
+    pools: Sequence[Pool],
+    device: torch.device,
+    minutes: float,
+    batch: int,
+    learning_rate: float,
+    seed: int,
+    compiled: bool,
+) -> Denoiser:
+    """The averaged teacher."""
+    rng = Random(seed)
+    denoiser = new_denoiser(seed, guidance_embed=False)
+    start_closed(denoiser)
+    if exists(run, "teacher-raw"):
+        load(run, "teacher-raw", denoiser)
+    denoiser.to(device)
+    average = Average(denoiser, decay=0.999)
+    empty = Tokenizers().encode([""]).to(device)
+    if compiled:
+        compile_blocks(denoiser)
+
+    def step() -> tuple[Tensor, int]:
+        clips, texts = draw(pools, rng, batch, empty, EMPTY_CAPTIONS)
+        with autocast(device), eager_unless(len(clips) == batch):
+            return flow_loss(denoiser, clips, texts), len(clips)
+
+    def save_both() -> None:
+        save(run, "teacher-raw", denoiser)
+        save(run, "teacher", average.module)
+
+    train(denoiser, average, step, minutes=minutes, learning_rate=learning_rate, save=save_both)
+    return average.module
+
+
+if __name__ == "__main__":
+    main()

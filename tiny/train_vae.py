@@ -1,0 +1,143 @@
+"""Stage 1: the causal VAE, on clips drawn anew for every step.
+
+`python -m tiny.train_vae RUN --minutes 6` writes RUN/vae.safetensors; run again, it goes on from there. What
+is saved has the latents' mean and spread folded in: `latent * scaling_factor` has mean 0 and variance 1 in
+every channel, which is what the DiT expects to see.
+"""
+
+import argparse
+import copy
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hyvideo_rt.models.vae import CausalVAE
+from tiny.networks import exists, load, new_vae, save
+from tiny.render import render_batch
+from tiny.training import Average, autocast, prepare_device, train
+from tiny.world import Split, sample_scene
+
+Size = tuple[int, int, int]  # height, width, frames
+
+MAIN: Size = (64, 64, 17)
+SIZES: dict[Size, float] = {
+    MAIN: 0.6,
+    (64, 96, 17): 0.1,
+    (96, 64, 17): 0.1,
+    (64, 64, 33): 0.1,
+    (64, 64, 1): 0.1,
+}
+KL_WEIGHT = 1e-5  # per latent, against an error per pixel
+L1_WEIGHT = 0.1
+START_LOG_VARIANCE = -6.0
+FOLD_CLIPS = 512
+
+
+def clips(rng: Random, split: Split, count: int, size: Size, device: torch.device) -> Tensor:
+    """Newly drawn clips [count, 3, F, H, W] in [-1, 1]."""
+    return render_batch([sample_scene(rng, split) for _ in range(count)], *size, device)
+
+
+@torch.no_grad()
+def start_quiet(vae: CausalVAE) -> None:
+    """Latents start almost free of noise: at variance 1 nothing gets through for hundreds of steps."""
+    assert vae.quant_conv.bias is not None
+    vae.quant_conv.bias[vae.config.latent_channels :] = START_LOG_VARIANCE
+
+
+def vae_loss(vae: CausalVAE, video: Tensor) -> Tensor:
+    """Squared and absolute error per pixel, and the divergence of the latents from a normal distribution."""
+    mean, log_variance = vae.encode(video).float().chunk(2, dim=1)
+    log_variance = log_variance.clamp(-30, 20)
+    z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+    error = vae.decode(z).float() - video
+    divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+    return error.square().mean() + L1_WEIGHT * error.abs().mean() + KL_WEIGHT * divergence.mean()
+
+
+@torch.no_grad()
+def psnr(vae: CausalVAE, video: Tensor) -> Tensor:
+    """dB of each clip [B], pixels 0..1: the posterior's mean, decoded and clamped."""
+    with autocast(video.device):
+        decoded = vae.decode(vae.encode(video).float().chunk(2, dim=1)[0])
+    mse = F.mse_loss(decoded.float().clamp(-1, 1), video, reduction="none").mean(dim=(1, 2, 3, 4)) / 4
+    return -10 * torch.log10(mse)
+
+
+@torch.no_grad()
+def folded(vae: CausalVAE, videos: Iterator[Tensor]) -> CausalVAE:
+    """A copy; over `videos`, its latents times the scaling factor have mean 0 and variance 1 per channel."""
+    vae = copy.deepcopy(vae)
+    means = torch.cat(
+        [vae.encode(video).float().chunk(2, dim=1)[0].transpose(0, 1).flatten(1) for video in videos], 1
+    )
+    centre, spread = means.mean(dim=1), means.std(dim=1) * vae.config.scaling_factor
+    latents = vae.config.latent_channels
+    encode, decode = vae.quant_conv, vae.post_quant_conv
+    assert encode.bias is not None
+    assert decode.bias is not None
+    decode.bias += decode.weight.flatten(1) @ centre
+    decode.weight *= spread.view(1, -1, 1, 1, 1)
+    encode.weight[:latents] /= spread.view(-1, 1, 1, 1, 1)
+    encode.bias[:latents] = (encode.bias[:latents] - centre) / spread
+    encode.bias[latents:] -= 2 * spread.log()
+    return vae
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="the folder of checkpoints")
+    parser.add_argument("--minutes", type=float, default=6.0)
+    parser.add_argument("--batch", type=int, default=32, help="clips of 64x64x17 per step (default 32)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    train_vae(args.run, torch.device(args.device), args.minutes, args.batch, args.learning_rate, args.seed)
+
+
+def train_vae(
+    run: Path, device: torch.device, minutes: float, batch: int, learning_rate: float, seed: int
+) -> None:
+    prepare_device(device)
+    rng = Random(seed)
+    vae = new_vae(seed)
+    start_quiet(vae)
+    if exists(run, "vae-raw"):
+        load(run, "vae-raw", vae)
+    vae = vae.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    average = Average(vae, decay=0.998)
+    heldout = clips(Random(1), "heldout", min(64, 4 * batch), MAIN, device)
+
+    def step() -> tuple[Tensor, int]:
+        size = rng.choices(list(SIZES), list(SIZES.values()))[0]
+        torch.backends.cudnn.benchmark = size == MAIN  # a search for the others would not pay
+        video = clips(rng, "train", _batch_for(size, batch), size, device)
+        with autocast(device):
+            return vae_loss(vae, video), len(video)
+
+    def note() -> str:
+        return f"PSNR {float(psnr(average.module, heldout).mean()):.2f} dB"
+
+    def save_both() -> None:
+        save(run, "vae-raw", vae)
+        fold = (clips(Random(i), "train", batch, MAIN, device) for i in range(math.ceil(FOLD_CLIPS / batch)))
+        save(run, "vae", folded(average.module, fold))
+
+    train(vae, average, step, minutes=minutes, learning_rate=learning_rate, save=save_both, note=note)
+
+
+def _batch_for(size: Size, batch: int) -> int:
+    """About as many pixels as `batch` clips of the main size, at most four times as many clips."""
+    return max(1, min(4 * batch, batch * math.prod(MAIN) // math.prod(size)))
+
+
+if __name__ == "__main__":
+    main()
