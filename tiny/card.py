@@ -1,6 +1,6 @@
 """The model card of the embedded tiny model, from what training left behind."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _HEAD = """\
@@ -30,14 +30,36 @@ Clips are drawn by a program, captions by a small grammar; a tenth of all combin
 motion was never trained on. Three stages, with the code in `tiny/`: the causal VAE; the DiT and both text
 encoders by flow matching; then the embedded guidance, distilled from classifier-free guidance for scales 1
 to 10.
+
+    python -m tiny.train_vae RUN
+    python -m tiny.train_dit RUN
+    python -m tiny.distill RUN
+    python -m tiny.publish RUN TARGET --trained-on "..."
+    python -m tiny.evaluate --model TARGET
+
+Trained on {trained_on}.
 """
 
 
-def model_card(*, trained: bool, scores: Mapping[str, Any] | None) -> str:
-    """`scores` is the JSON of tiny.evaluate."""
-    return _HEAD + (_TRAINED if trained else _UNTRAINED) + (_table(scores) if scores else "")
+def model_card(*, scores: Mapping[str, Any] | None, trained_on: str | None) -> str:
+    """scores is the JSON of tiny.evaluate; trained_on says hardware and time, None that nothing is trained."""
+    if trained_on is None:
+        return _HEAD + _UNTRAINED
+    return _HEAD + _TRAINED.format(trained_on=trained_on) + (_table(scores) if scores else "")
 
 
 def _table(scores: Mapping[str, Any]) -> str:
-    rows = [f"| {name} | {value} |" for name, value in scores.items()]
-    return "\n".join(("", "## Scores", "", "| | |", "|---|---|", *rows, ""))
+    """Shares in percent of the groups of prompts, then the VAE's PSNR."""
+    groups = {name: group for name, group in scores.items() if isinstance(group, Mapping) and "all" in group}
+    columns = [name for name in next(iter(groups.values())) if name != "videos"]
+    lines = [_row(["held-out prompts", "videos", *columns]), _row(["---"] * (2 + len(columns)))]
+    for name, group in groups.items():
+        lines.append(
+            _row([name, str(group["videos"]), *(f"{100 * group[column]:.1f} %" for column in columns)])
+        )
+    psnr = ", ".join(f"{value:.1f} dB ({size})" for size, value in scores["psnr_db"].items())
+    return "\n".join(["", "## Scores", "", *lines, "", f"VAE, held-out clips: {psnr}.", ""])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -77,13 +77,18 @@ def main() -> None:
     source.add_argument("--untrained", action="store_true")
     parser.add_argument("target", type=Path, help="the model's folder, new or empty")
     parser.add_argument("--scores", type=Path, help="JSON of tiny.evaluate, for the model card")
+    parser.add_argument("--trained-on", help="hardware and time, for the model card")
     args = parser.parse_args()
+    if not args.untrained and not args.trained_on:
+        parser.error(
+            'trained weights need --trained-on, such as "one H100 in 16 minutes", for the model card'
+        )
     vae, denoiser = new_vae(), new_denoiser()
     if not args.untrained:
         load(args.checkpoints, "vae", vae)
         load(args.checkpoints, "student", denoiser)
     scores = json.loads(args.scores.read_text()) if args.scores else None
-    publish(vae, denoiser, args.target, model_card(trained=not args.untrained, scores=scores))
+    publish(vae, denoiser, args.target, model_card(scores=scores, trained_on=args.trained_on))
 
 
 if __name__ == "__main__":

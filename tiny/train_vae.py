@@ -35,7 +35,7 @@ SIZES: dict[Size, float] = {
 KL_WEIGHT = 1e-5  # per latent, against an error per pixel
 L1_WEIGHT = 0.1
 START_LOG_VARIANCE = -6.0
-FOLD_CLIPS = 512
+FOLD_CLIPS = 256
 
 
 def clips(rng: Random, split: Split, count: int, size: Size, device: torch.device) -> Tensor:
@@ -95,8 +95,8 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path, help="the folder of checkpoints")
     parser.add_argument("--minutes", type=float, default=6.0)
-    parser.add_argument("--batch", type=int, default=32, help="clips of 64x64x17 per step (default 32)")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--batch", type=int, default=16, help="clips of 64x64x17 per step (default 16)")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The loop that all stages share: AdamW for so many minutes, an average of the weights, a line every 10 s.
+"""The loop that all stages share: Muon for so many minutes, an average of the weights, a line every 10 s.
 
 The learning rate follows the clock, not the step: it is zero exactly when the time is out, on any machine.
 """
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hyvideo_rt.models.clip import ClipLayer
 from hyvideo_rt.models.dit import DoubleBlock, RefinerBlock, SingleBlock
 from hyvideo_rt.models.llama import LlamaLayer
+from tiny.muon import Muon
 
 LOG_SECONDS, SAVE_SECONDS = 10.0, 60.0
 WARM_UP_STEPS = 100
@@ -81,26 +82,19 @@ def train(
     minutes: float,
     learning_rate: float,
     save: OnTime,
-    betas: tuple[float, float] = (0.9, 0.99),
-    weight_decay: float = 0.01,
     note: Callable[[], str] = str,
 ) -> None:
     """Steps until the time is out, the last `save` included in it; `note` adds words to the log's lines."""
     parameters = list(module.parameters())
-    fused = parameters[0].device.type == "cuda"
-    optimizer = torch.optim.AdamW(
-        parameters, learning_rate, betas=betas, weight_decay=weight_decay, fused=fused
-    )
+    optimizer = Muon(module)
     log = _Log(note)
     next_save = SAVE_SECONDS
     for elapsed_s, progress in _clock(minutes * 60):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * learning_rate_factor(log.steps, progress)
         loss, clips = step()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.step(learning_rate * learning_rate_factor(log.steps, progress))
+        optimizer.zero_grad()
         average.update()
         log.add(loss, clips, elapsed_s, progress)
         if elapsed_s > next_save:

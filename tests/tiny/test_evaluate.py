@@ -21,7 +21,7 @@ def test_prompts_are_held_out_and_half_of_them_plain() -> None:
 
 def test_random_weights_make_nothing_that_was_asked_for(tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
-    publish(new_vae(), new_denoiser(), folder, model_card(trained=False, scores=None))
+    publish(new_vae(), new_denoiser(), folder, model_card(scores=None, trained_on=None))
     pipeline = Pipeline.load(Checkpoint.open(folder), torch.device("cpu"))
     result = evaluate(pipeline, num_prompts=4, num_clips=1)
     assert result["all prompts"]["videos"] == 4
@@ -29,3 +29,7 @@ def test_random_weights_make_nothing_that_was_asked_for(tmp_path: Path) -> None:
     assert len(result["wrong"]) >= 3
     assert result["plain prompts"]["videos"] == 2
     assert 0 < result["psnr_db"]["64x64x17"] < 20
+    card = model_card(scores=result, trained_on="one CPU core")
+    assert "Trained on one CPU core." in card
+    assert f"| all prompts | 4 | {100 * result['all prompts']['colour']:.1f} % |" in card
+    assert f"{result['psnr_db']['64x64x33']:.1f} dB (64x64x33)" in card

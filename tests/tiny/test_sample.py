@@ -26,7 +26,7 @@ BUCKET = Bucket(32, 48, 5)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("published") / "tiny"
-    publish(new_vae(), new_denoiser(), target, model_card(trained=False, scores=None))
+    publish(new_vae(), new_denoiser(), target, model_card(scores=None, trained_on=None))
     return target
 
 
