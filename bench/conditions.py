@@ -3,6 +3,7 @@
 import datetime
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -13,11 +14,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def conditions(device: torch.device, weights: str) -> dict[str, object]:
-    """Machine, versions and commit. `weights` says whose weights ran: published, tiny or random."""
+    """Command, machine, versions and commit. `weights` says whose weights ran: published, tiny or random."""
     found: dict[str, object] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hyvideo_rt": __version__,
         "commit": _output("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"),
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "weights": weights,

@@ -48,12 +48,18 @@ def main() -> None:
         with stages[stage](MODEL, Precision.default(GPU)) as run:
             for bucket in buckets:
                 rows.append(measure(stage, bucket, run))
-                print(json.dumps(rows[-1]), flush=True)
+                print(rows[-1], f"planned {planned_gib(stage, bucket):.3f} GiB", flush=True)
                 if args.out:
                     result = {"conditions": conditions(GPU, weights="random"), "rows": rows}
                     args.out.write_text(json.dumps(result, indent=2))
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def planned_gib(stage: str, bucket: Bucket) -> float:
+    """What the plan adds for a stage's activations."""
+    plan = make_plan(MODEL, bucket, Precision.default(GPU), GPU)
+    return (plan.stages[stage] - sum(plan.weights.values()) - OVERHEAD) / GIB
 
 
 def measure(stage: str, bucket: Bucket, run: Callable[[Bucket], None]) -> dict[str, object]:
@@ -67,14 +73,11 @@ def measure(stage: str, bucket: Bucket, run: Callable[[Bucket], None]) -> dict[s
     torch.cuda.synchronize()
     seconds = time.perf_counter() - start
     used = torch.cuda.max_memory_allocated() - before
-    plan = make_plan(MODEL, bucket, Precision.default(GPU), GPU)
-    planned = plan.stages[stage] - sum(plan.weights.values()) - OVERHEAD
     return {
         "stage": stage,
         "bucket": str(bucket),
         "seconds": round(seconds, 4),
         "activations_gib": round(used / GIB, 3),
-        "planned_gib": round(planned / GIB, 3),
         "reserved_gib": round(torch.cuda.max_memory_reserved() / GIB, 3),
     }
 

@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hyvideo_rt.bench.footprint import planned_gib
+from hyvideo_rt.buckets import Bucket
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 STAGES = {
@@ -68,13 +71,14 @@ def gpu_table() -> str:
             size = "" if row["stage"] == "encode" else row["bucket"]
             lines.append(
                 f"| {what} | {size} | {row['seconds']:.2f} s | {row['activations_gib']:.1f} GiB "
-                f"| {row['planned_gib']:.1f} GiB |\n"
+                f"| {planned_gib(row['stage'], Bucket.parse(row['bucket'])):.1f} GiB |\n"
             )
     c = result["conditions"]
     gpu, driver, power, *_ = c["gpu"].split(", ")
     notes = (
-        f"{gpu}, {power} cap, driver {driver}, torch {c['torch']}, commit {c['commit']}, ",
-        "bf16 (VAE and LLM fp16), random weights, eager, one run each: `python -m hyvideo_rt.bench.footprint`",
+        f"{gpu}, {power} cap, driver {driver}, torch {c['torch']}, commit {c['commit']}, bf16 ",
+        "(VAE and LLM fp16), random weights, eager, one run each after a small warm-up: ",
+        f"`{c['command']}`",
     )
     return _table(("stage", "size", "time", "activations", "planned"), lines, notes)
 
