@@ -13,6 +13,7 @@ from hyvideo_rt.buckets import TINY_PRESETS, Bucket
 from hyvideo_rt.pipeline import Pipeline
 from hyvideo_rt.sampling import SamplingParams, denoise, initial_noise, make_sigmas
 from hyvideo_rt.weights.checkpoint import Checkpoint
+from hyvideo_rt.weights.convert import convert
 
 FOLDER = Path(str(files("hyvideo_rt") / "tiny_model"))
 ATOL = 1e-4  # of the decoded video in 0..1, fp32
@@ -63,6 +64,16 @@ def test_same_video_with_real_cfg_and_the_default_steps(ours: Pipeline, peer: An
     torch.testing.assert_close(
         our_video(ours, "a green square stands still", params), expected, atol=ATOL, rtol=0
     )
+
+
+def test_same_video_after_converting_there_and_back(ours: Pipeline, tmp_path: Path) -> None:
+    convert(Checkpoint.open(FOLDER), tmp_path / "original", "original")
+    convert(Checkpoint.open(tmp_path / "original"), tmp_path / "diffusers", "diffusers")
+    expected = our_video(ours, "a red circle", PARAMS)
+    original = Pipeline.load(Checkpoint.open(tmp_path / "original"), torch.device("cpu"))
+    assert torch.equal(our_video(original, "a red circle", PARAMS), expected)
+    peer = load_peer(tmp_path / "diffusers")
+    torch.testing.assert_close(peer_video(peer, "a red circle", PARAMS), expected, atol=ATOL, rtol=0)
 
 
 def test_guidance_and_prompt_matter(ours: Pipeline) -> None:

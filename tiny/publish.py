@@ -20,7 +20,7 @@ from hyvideo_rt.models.vae import CausalVAE
 from hyvideo_rt.weights.checkpoint import Checkpoint
 from hyvideo_rt.weights.checkpoint_files import ORIGINAL_DIT, ORIGINAL_VAE
 from hyvideo_rt.weights.convert import convert
-from hyvideo_rt.weights.model_configs import MODEL_INDEX, dit_json, vae_json
+from hyvideo_rt.weights.model_configs import dit_json, vae_json
 from hyvideo_rt.weights.text_configs import clip_json, llm_json
 from tiny import tokenizers
 from tiny.card import model_card
@@ -36,9 +36,6 @@ def publish(vae: CausalVAE, denoiser: Denoiser, target: Path, card: str) -> None
         _write_original(Path(folder), vae, denoiser)
         convert(Checkpoint.open(folder), target, "diffusers")
     tokenizers.write(target)
-    # transformers 5 gives LlamaTokenizerFast another way to split text than the one in tokenizer.json.
-    index = MODEL_INDEX | {"tokenizer": ["transformers", "PreTrainedTokenizerFast"]}
-    _write_json(target / "model_index.json", index)
     _write_json(target / "text_encoder" / "config.json", llm_json(TINY.llm) | TOKENIZER_IDS)
     (target / "README.md").write_text(card)
 

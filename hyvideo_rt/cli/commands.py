@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from hyvideo_rt.buckets import PRESETS, TINY_PRESETS, Bucket
 from hyvideo_rt.cli.model_choice import choose_precision
 from hyvideo_rt.config import MODELS
@@ -113,7 +115,13 @@ def _convert(args: argparse.Namespace) -> int:
             revision=args.revision,
         )
     )
-    convert(source, Path(args.target), args.layout)
+    with tqdm(total=1, unit="B", unit_scale=True, desc="convert", disable=None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        convert(source, Path(args.target), args.layout, progress=progress)
     print(args.target)
     return 0
 

@@ -15,7 +15,8 @@ MODEL_INDEX = {
     "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
     "text_encoder": ["transformers", "LlamaModel"],
     "text_encoder_2": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "LlamaTokenizerFast"],
+    # Under the name LlamaTokenizerFast, transformers 5 splits text in another way than tokenizer.json says.
+    "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
     "tokenizer_2": ["transformers", "CLIPTokenizer"],
     "transformer": ["diffusers", "HunyuanVideoTransformer3DModel"],
     "vae": ["diffusers", "AutoencoderKLHunyuanVideo"],
