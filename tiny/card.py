@@ -42,7 +42,7 @@ Trained on {trained_on}.
 
 
 def model_card(*, scores: Mapping[str, Any] | None, trained_on: str | None) -> str:
-    """scores is the JSON of tiny.evaluate; trained_on says hardware and time, None that nothing is trained."""
+    """scores: the JSON of tiny.evaluate. trained_on: hardware and time, or None for random weights."""
     if trained_on is None:
         return _HEAD + _UNTRAINED
     return _HEAD + _TRAINED.format(trained_on=trained_on) + (_table(scores) if scores else "")
