@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0, help="in all, encoding included (default 3)")
     parser.add_argument("--clips", type=int, default=50_000, help="encoded clips (default 50000)")
     parser.add_argument("--batch", type=int, default=768, help="clips of 64x64x17 per step (default 768)")
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--prompts", type=int, default=128, help="judged at the end (default 128)")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
