@@ -83,7 +83,19 @@ def gpu_table() -> str:
     return _table(("stage", "size", "time", "activations", "planned"), lines, notes)
 
 
-TABLES: dict[str, Callable[[], str]] = {"cpu": cpu_table, "gpu": gpu_table}
+def loading_table() -> str:
+    result = _load("cpu/weights.json")
+    rows = [
+        f"| {row['layout']}, {row['precision']} | {row['checkpoint_gib']:.2f} GiB | {row['peak_ratio']:.2f} |\n"
+        for row in result["rows"]
+    ]
+    notes = (
+        f"On a CPU, commit {result['conditions']['commit']}: `python -m hyvideo_rt.bench.weights --gib 2`",
+    )
+    return _table(("layout, as loaded", "checkpoint", "peak host memory / checkpoint"), rows, notes)
+
+
+TABLES: dict[str, Callable[[], str]] = {"cpu": cpu_table, "gpu": gpu_table, "loading": loading_table}
 
 
 def _table(head: Sequence[str], rows: Sequence[str], notes: Sequence[str]) -> str:

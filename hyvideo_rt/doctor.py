@@ -51,7 +51,6 @@ class Library:
 
 
 LIBRARIES = (
-    Library("safetensors", "reads weights", ("safetensors",), "pip install safetensors"),
     Library("tokenizers", "splits prompts", ("tokenizers",), "pip install tokenizers"),
     Library("huggingface_hub", "downloads weights", ("huggingface_hub",), "pip install huggingface_hub"),
     Library("pillow", "writes pictures", ("pillow",), "pip install pillow"),

@@ -50,7 +50,7 @@ def test_it_names_what_is_here(tmp_path: Path) -> None:
     findings = {finding.name: finding for finding in examine(tmp_path / "results", tmp_path)}
     assert findings["python"].detail.startswith(platform.python_version())
     assert findings["torch"].detail.startswith(torch.__version__)
-    for name in ("safetensors", "pillow", "transformers", "diffusers"):
+    for name in ("tokenizers", "pillow", "transformers", "diffusers"):
         assert findings[name].status == "ok"
         assert findings[name].detail.startswith(metadata.version(name))
     assert findings["video encoder"].status == "ok"
@@ -124,7 +124,7 @@ def test_a_python_with_nothing_installed(tmp_path: Path) -> None:
     assert findings["torch"].status == "missing"
     assert findings["torch"].remedy == "pip install torch"
     assert findings["video encoder"].remedy == "pip install av"
-    assert findings["safetensors"].status == "missing"
+    assert findings["tokenizers"].status == "missing"
     assert findings["cpu"].status == "ok"
 
 
