@@ -86,12 +86,11 @@ def gpu_table() -> str:
 def loading_table() -> str:
     result = _load("cpu/weights.json")
     rows = [
-        f"| {row['layout']}, {row['precision']} | {row['checkpoint_gib']:.2f} GiB | {row['peak_ratio']:.2f} |\n"
-        for row in result["rows"]
+        f"| {r['layout']}, {r['precision']} | {r['checkpoint_gib']:.1f} GiB | {r['peak_ratio']:.2f} |\n"
+        for r in result["rows"]
     ]
-    notes = (
-        f"On a CPU, commit {result['conditions']['commit']}: `python -m hyvideo_rt.bench.weights --gib 2`",
-    )
+    c = result["conditions"]
+    notes = (f"{c['cpu']}, commit {c['commit']}: `{c['command']}`",)
     return _table(("layout, as loaded", "checkpoint", "peak host memory / checkpoint"), rows, notes)
 
 

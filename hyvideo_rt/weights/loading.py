@@ -19,7 +19,8 @@ from hyvideo_rt.weights.tensor_files import TensorSource, some
 FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-QUANTISE_ELEMENTS = 1 << 22  # at a time, in fp32
+QUANTISE_ELEMENTS = 1 << 20  # at a time, in fp32
+WIDEST_BYTES = 8  # of a stored value
 
 
 def load_into(
@@ -42,9 +43,11 @@ def load_into(
     check_tensors(module, source, keys, ignore=ignore)
     targets = module.state_dict()
     parameters = {name for name, _ in module.named_parameters()}
+    largest = max((meta.numel() for meta in targets.values() if meta.dtype == FP8), default=0)
+    workspace = torch.empty(largest * WIDEST_BYTES, dtype=torch.uint8, device=device)
     for name, meta in targets.items():
         if meta.dtype == FP8:
-            weight, scale = _read_fp8(source, keys[name], meta.shape, device)
+            weight, scale = _read_fp8(source, keys[name], meta.shape, workspace)
             _put(module, name, weight)
             _put(module, _scale_name(name), scale)
         elif not _is_scale(name, targets):
@@ -142,17 +145,20 @@ def _expected_shapes(
 
 
 def _read_fp8(
-    source: TensorSource, pieces: Sequence[Piece], shape: torch.Size, device: torch.device | str
+    source: TensorSource, pieces: Sequence[Piece], shape: torch.Size, workspace: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The E4M3 weight and its scale, as stored or quantised here."""
-    first = pieces[0]
+    """The E4M3 weight and its scale, as stored or quantised here, on the workspace's device.
+
+    One workspace for all wide weights: allocated anew for each, they left holes as large as the module.
+    """
+    first, device = pieces[0], workspace.device
     stored_fp8 = _is_fp8(source, first)
     if stored_fp8 and len(pieces) == 1:
         weight = torch.empty(shape, dtype=FP8, device=device)
         read_pieces(source, pieces, weight)
         return weight, _stored_scale(source, first, device)
     wide_dtype = torch.bfloat16 if stored_fp8 else source.specs[first.name].dtype
-    wide = torch.empty(shape, dtype=wide_dtype, device=device)
+    wide = workspace[: shape.numel() * wide_dtype.itemsize].view(wide_dtype).view(shape)
     read_pieces(source, pieces, wide)
     weight, scale = quantise_e4m3(wide)
     if not scale.isfinite():
