@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import Golden, assert_golden
 from golden_models import GoldenText, golden_dit, golden_vae
 from torch import Tensor, nn
 
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.errors import Cancelled, NumericalError
+from hyvideo_rt.models.dit import Conditioning, HunyuanVideoDiT, Rope
 from hyvideo_rt.pipeline import Pipeline
-from hyvideo_rt.sampling import Predict, SamplingParams, denoise, initial_noise, make_sigmas
+from hyvideo_rt.sampling import TIMESTEPS, Predict, SamplingParams, denoise, initial_noise, make_sigmas
 
 CONDITIONING_ATOL = 2e-5  # of the golden tensors' README
 LATENTS_ATOL = VIDEO_ATOL = 5e-5
@@ -39,42 +41,90 @@ def params_of(file: Golden, seed: int) -> SamplingParams:
     )
 
 
+class Recorder:
+    """What the pipeline gives the DiT, and what comes back."""
+
+    def __init__(self, dit: HunyuanVideoDiT, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.conditions: list[tuple[Any, ...]] = []  # t [n], text_states, text_states_2, guidance [n]
+        self.calls: list[tuple[Tensor, Rope, Tensor]] = []  # x, rope, velocity
+        condition = dit.condition
+
+        def recorded(*args: Any) -> Conditioning:
+            self.conditions.append(args)
+            return condition(*args)
+
+        def keep(_module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+            self.calls.append((args[0], args[2], out))
+
+        monkeypatch.setattr(dit, "condition", recorded)
+        dit.register_forward_hook(keep)
+
+
 @pytest.mark.parametrize("name", ["pipeline_embedded_a", "pipeline_cfg_a"])
 @pytest.mark.usefixtures("rounded_as_golden")
 @torch.inference_mode()
-def test_every_golden_step_and_the_video(golden: Callable[[str], Golden], name: str) -> None:
+def test_every_golden_tensor(
+    golden: Callable[[str], Golden], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The original runs its videos, or [negative ; positive] under CFG, as rows of a batch; we one by one."""
     file, pipeline = golden(name), build(golden, name)
-    expected = file.tensors
+    expected = {key: value for key, value in file.tensors.items() if not key.startswith("in.")}
+    compared = set()
+
+    def compare(key: str, got: Tensor, rows: slice, atol: float) -> None:
+        compared.add(key)
+        assert_golden(got, expected[key][rows], atol, key)
+
+    everything = slice(None)
     for i, seed in enumerate(file.metadata["seeds"]):
         params = params_of(file, seed)
+        video, rows = slice(i, i + 1), everything if params.uses_cfg else slice(i, i + 1)
+        recorder = Recorder(pipeline.dit, monkeypatch)
         sigmas = make_sigmas(params)
-        assert_golden(sigmas, expected["sigmas"], 1e-6)
         text, negative = pipeline.encode("prompt", params)
-        for states, row in ((text, -1), (negative, 0)):
-            if states is not None:
-                valid = expected["model_in.text_mask"][row].bool()
-                for got, key in ((states.states[0], "text_states"), (states.pooled[0], "text_states_2")):
-                    golden_row = expected[f"model_in.{key}"][row]
-                    golden_row = golden_row[valid] if key == "text_states" else golden_row
-                    assert_golden(got, golden_row, CONDITIONING_ATOL)
-
         predict = pipeline.predictor(text, negative, params, sigmas)
-        trace: list[tuple[Tensor, Tensor]] = []
+        states: list[Tensor] = []
+        velocities: list[Tensor] = []
 
-        def traced(x: Tensor, step: int, predict: Predict = predict, trace: Any = trace) -> Tensor:
-            velocity = predict(x, step)
-            trace.append((x, velocity))
+        def traced(
+            x: Tensor, step: int, predict: Predict = predict, v: Any = velocities, s: Any = states
+        ) -> Tensor:
+            s.append(x)
+            v.append(predict(x, step))
+            velocity: Tensor = v[-1]
             return velocity
 
-        latents = denoise(traced, initial_noise(params.bucket, seed), sigmas)
-        for step, (x, velocity) in enumerate(trace):
-            for got, key in ((x, "model_in.x"), (velocity, "sched_model_output")):
-                one = expected[f"step{step}.{key}"][i : i + 1]
-                assert_golden(got, one, LATENTS_ATOL, f"step {step} {key}")
-        last = expected[f"step{len(trace) - 1}.latents_after"][i : i + 1]
-        assert_golden(latents, last, LATENTS_ATOL)
-        video = torch.cat(list(pipeline.decode(latents)), dim=2)
-        assert_golden(video, expected["video"][i : i + 1], VIDEO_ATOL)
+        states.append(denoise(traced, initial_noise(params.bucket, seed), sigmas))
+        compare("sigmas", sigmas, everything, 1e-6)
+        compare("timesteps", TIMESTEPS * sigmas[:-1], everything, 2e-4)
+        conditions = recorder.conditions[::-1]  # the negative one is made last
+        mask = expected["model_in.text_mask"][rows]
+        compare("model_in.text_mask", mask_of(conditions, mask), rows, 0)
+        padded = [F.pad(c[1][:1], (0, 0, 0, mask.shape[1] - c[1].shape[1])) for c in conditions]
+        expected["model_in.text_states"][rows] *= mask[..., None]  # what stands in padding is not compared
+        compare("model_in.text_states", torch.cat(padded), rows, CONDITIONING_ATOL)
+        compare("model_in.text_states_2", torch.cat([c[2][:1] for c in conditions]), rows, CONDITIONING_ATOL)
+        if "model_in.guidance" in expected:
+            compare("model_in.guidance", torch.cat([c[3][:1] for c in conditions]), rows, 0)
+        for part, table in zip(("cos", "sin"), recorder.calls[0][1], strict=True):
+            compare(f"model_in.freqs_{part}", table.repeat_interleave(2, dim=-1), everything, 1e-6)
+        for step, velocity in enumerate(velocities):
+            calls = recorder.calls[step * len(conditions) : (step + 1) * len(conditions)]
+            compare(
+                f"step{step}.model_in.t", torch.cat([c[0][step : step + 1] for c in conditions]), rows, 2e-4
+            )
+            compare(f"step{step}.model_in.x", torch.cat([call[0] for call in calls]), rows, LATENTS_ATOL)
+            compare(f"step{step}.model_out", torch.cat([call[2] for call in calls]), rows, LATENTS_ATOL)
+            compare(f"step{step}.sched_model_output", velocity, video, LATENTS_ATOL)
+            compare(f"step{step}.latents_after", states[step + 1], video, LATENTS_ATOL)
+        compare("video", torch.cat(list(pipeline.decode(states[-1])), dim=2), video, VIDEO_ATOL)
+    assert compared == expected.keys()
+
+
+def mask_of(conditions: list[tuple[Any, ...]], like: Tensor) -> Tensor:
+    """Ones for the tokens that we kept, where the original pads."""
+    lengths = torch.tensor([c[1].shape[1] for c in conditions])
+    return (torch.arange(like.shape[1]) < lengths[:, None]).to(like.dtype)
 
 
 def test_generate_gives_the_golden_video(golden: Callable[[str], Golden]) -> None:

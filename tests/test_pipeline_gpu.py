@@ -9,11 +9,12 @@ from conftest import Golden, assert_golden
 from test_pipeline import build, params_of
 
 from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.cli.model_choice import embedded_tiny
 from hyvideo_rt.config import MODELS
 from hyvideo_rt.kernels.rope import rope_table
 from hyvideo_rt.models.dit import HunyuanVideoDiT
-from hyvideo_rt.pipeline import Pipeline
-from hyvideo_rt.sampling import denoise, initial_noise, make_sigmas
+from hyvideo_rt.pipeline import Pipeline, Precision
+from hyvideo_rt.sampling import SamplingParams, denoise, initial_noise, make_sigmas
 
 pytestmark = pytest.mark.gpu
 GOLDEN_ATOL = 2e-4  # fp32 on another device: other summation orders over four steps, TF32 off
@@ -52,6 +53,20 @@ def test_golden_video(golden: Callable[[str], Golden], name: str, offload: bool)
     assert next(pipeline.dit.parameters()).device.type == "cuda"
     visitors = [pipeline.vae, pipeline.text_encoder.llm, pipeline.text_encoder.clip]
     assert {next(m.parameters()).device.type for m in visitors} == {"cpu" if offload else "cuda"}
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_the_embedded_model_makes_the_video_it_makes_on_a_cpu(offload: bool) -> None:
+    params = SamplingParams(Bucket(64, 64, 17), seed=3, num_inference_steps=4)
+    exact = Precision(torch.float32, torch.float32, torch.float32, torch.float32)
+    on_cpu = Pipeline.load(embedded_tiny(), torch.device("cpu"), exact).generate("a red circle", params)
+    pipeline = Pipeline.load(embedded_tiny(), torch.device("cuda"), exact, offload=offload)
+    on_gpu = pipeline.generate("a red circle", params)
+    assert abs(on_gpu.frames.astype(int) - on_cpu.frames.astype(int)).max() <= 1  # of 255, truncated
+    fast = Pipeline.load(embedded_tiny(), torch.device("cuda"), offload=offload).generate(
+        "a red circle", params
+    )
+    assert fast.frames.std() > 1  # bf16 and fp16: finite and no flat picture
 
 
 def test_full_width_in_bf16_is_close_to_fp32() -> None:
