@@ -163,7 +163,7 @@ def test_a_stop_leaves_nothing(tmp_path: Path, stop: signal.Signals) -> None:
 
 def test_an_unwritable_folder_is_refused_at_once(tmp_path: Path) -> None:
     if os.geteuid() == 0:
-        pytest.skip("root writes anywhere; tests/test_video.py covers it as another user")
+        pytest.skip("root writes anywhere; tests/test_video_faults.py covers it as another user")
     (tmp_path / "locked").mkdir(mode=0o500)
     done = run("generate", "--prompt", "x", "--save-path", "locked", cwd=tmp_path)
     assert done.returncode == 1
