@@ -82,11 +82,9 @@ class LlmTokenizer:
     def _check(self) -> None:
         for template in (VIDEO_TEMPLATE, IMAGE_TEMPLATE):
             self._check_length(template)
+        # Any other vocabulary, such as the tiny model's, has ids of its own.
         if self._tokenizer.token_to_id("<|start_header_id|>") == _LLAMA3_START_HEADER:
-            for (
-                text,
-                ids,
-            ) in _LLAMA3_IDS.items():  # any other vocabulary, such as the tiny model's, has its own
+            for text, ids in _LLAMA3_IDS.items():
                 self._check_ids(text, ids)
 
     def _check_length(self, template: PromptTemplate) -> None:
