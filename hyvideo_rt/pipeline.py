@@ -90,9 +90,15 @@ class Pipeline:
         apply_final_norm: bool = False,
     ) -> "Pipeline":
         """Each component straight to where it rests; skip_layers, apply_final_norm choose the LLM's state."""
+        if not 0 <= skip_layers < checkpoint.config.llm.num_layers:
+            raise InvalidRequest(
+                f"got {skip_layers} skipped layers of the LLM, which has {checkpoint.config.llm.num_layers}\n"
+                f"  the published weights were trained with 2"
+            )
+        checkpoint.check(skip_layers)
         precision = precision or Precision.default(device)
         rest = torch.device("cpu") if offload else device
-        llm_tokenizer = LlmTokenizer(checkpoint.llm_tokenizer)  # first: the cheapest thing that can be wrong
+        llm_tokenizer = LlmTokenizer(checkpoint.llm_tokenizer)  # before gigabytes are read for nothing
         clip_tokenizer = ClipTokenizer(checkpoint.clip_tokenizer)
         text_encoder = TextEncoder(
             checkpoint.load_llm(rest, precision.llm, skip_layers),

@@ -13,7 +13,7 @@ import secrets
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +40,7 @@ NAME_PROMPT_CHARACTERS = 100
 THUMBNAIL_WIDTH = 320  # pixels
 CAPTION_HEIGHT = 16
 GAP = 4
+SHEET_COLUMNS = 8
 
 REMEDIES = {
     errno.ENOSPC: "free some space there, or write to another folder",
@@ -135,11 +136,11 @@ def save_png(video: Video, path: Path) -> None:
         fromarray(video.frames[0]).save(temporary, format="PNG", pnginfo=tags)
 
 
-def save_contact_sheet(videos: Video | Sequence[Video], path: Path, columns: int = 8) -> None:
+def save_contact_sheet(videos: Video | Sequence[Video], path: Path, columns: int = SHEET_COLUMNS) -> None:
     """Evenly spaced frames, first and last included: one row a video, its prompt as a caption above it."""
     from PIL import Image
 
-    target = _target(path, ".png", ".jpg", ".jpeg")
+    target = check_sheet_path(path)
     videos = [videos] if isinstance(videos, Video) else videos
     if not videos or columns < 1:
         raise InvalidRequest(
@@ -154,6 +155,17 @@ def save_contact_sheet(videos: Video | Sequence[Video], path: Path, columns: int
         sheet.paste(row, (0, top))
     with _replacing(target) as temporary:
         sheet.save(temporary)
+
+
+def check_sheet_path(path: Path) -> Path:
+    """The absolute path of a contact sheet, refused before any video is made if it cannot be one."""
+    return _target(path, ".png", ".jpg", ".jpeg")
+
+
+def evenly_spaced(video: Video, count: int) -> Video:
+    """`count` of its frames, first and last included, or all that it has."""
+    indices = np.linspace(0, len(video.frames) - 1, min(count, len(video.frames))).round().astype(int)
+    return replace(video, frames=video.frames[indices])
 
 
 def read_metadata(path: Path) -> dict[str, str | int | float]:
@@ -297,8 +309,7 @@ def _png_comment(path: Path) -> str:
 def _row(video: Video, columns: int) -> "Image":
     from PIL import Image, ImageDraw
 
-    indices = np.linspace(0, len(video.frames) - 1, min(columns, len(video.frames))).round().astype(int)
-    pictures = [Image.fromarray(video.frames[index]) for index in indices]
+    pictures = [Image.fromarray(frame) for frame in evenly_spaced(video, columns).frames]
     for picture in pictures:
         picture.thumbnail((THUMBNAIL_WIDTH, video.frames.shape[1]))
     width, height = pictures[0].size

@@ -19,7 +19,16 @@ from hyvideo_rt.errors import InvalidRequest, OutputError
 from hyvideo_rt.pipeline import Pipeline, pick_device
 from hyvideo_rt.plan import Plan, fitting_plan, free_bytes, gib
 from hyvideo_rt.sampling import SamplingParams, resolve_seeds
-from hyvideo_rt.video import Video, output_path, save_contact_sheet, save_mp4, save_png
+from hyvideo_rt.video import (
+    SHEET_COLUMNS,
+    Video,
+    check_sheet_path,
+    evenly_spaced,
+    output_path,
+    save_contact_sheet,
+    save_mp4,
+    save_png,
+)
 
 
 def generate(args: argparse.Namespace) -> int:
@@ -30,6 +39,7 @@ def generate(args: argparse.Namespace) -> int:
     prompts = read_prompts(args)
     folder = Path(args.save_path + (f"_{args.save_path_suffix}" if args.save_path_suffix else ""))
     _require_writable(folder)
+    sheet = check_sheet_path(Path(args.contact_sheet)) if args.contact_sheet else None
     checkpoint = choose_checkpoint(args)
     params = sampling_params(args, *sampling_defaults(checkpoint.config))
     seeds = resolve_seeds(args.seed, args.num_videos)
@@ -53,15 +63,16 @@ def generate(args: argparse.Namespace) -> int:
         skip_layers=args.hidden_state_skip_layer,
         apply_final_norm=args.apply_final_norm,
     )
-    videos = []
+    rows = []
     for prompt in prompts:
         for seed in seeds:
             video = _with_bar(pipeline, prompt, dataclasses.replace(params, seed=seed))
             path = save(video, folder)
             _report(video, path, as_json=args.json)
-            videos.append(video)
-    if args.contact_sheet:
-        save_contact_sheet(videos, Path(args.contact_sheet))
+            if sheet:
+                rows.append(evenly_spaced(video, SHEET_COLUMNS))
+    if sheet:
+        save_contact_sheet(rows, sheet)
     return 0
 
 

@@ -134,6 +134,10 @@ def test_odd_prompts_are_served(tmp_path: Path, prompt: str) -> None:
         (("--model-base", "nowhere"), "nowhere"),
         (("--model-base", "org/name"), "revision"),
         (("--device", "toaster"), "toaster"),
+        (("--contact-sheet", "sheet.gif"), "ends in .png or .jpg"),
+        (("--hidden-state-skip-layer", "4"), "got 4 skipped layers of the LLM, which has 4"),
+        (("--hidden-state-skip-layer", "-1"), "got -1 skipped layers"),
+        (("--text-len", "0"), "got a text length of 0"),
         (("--save-path", "file/below"), "file"),
     ],
 )
