@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from clips import METADATA, NOON, decode, psnr, rgb, smooth_clip, unchanged
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -259,6 +259,7 @@ def test_a_dangling_link_is_not_overwritten(tmp_path: Path) -> None:
     assert output_path(tmp_path, "cat", 1, ".mp4", NOON).name.endswith("cat_1.mp4")
 
 
+@settings(deadline=None)
 @given(prompt=st.text(), seed=st.integers(0, 2**64))
 def test_any_prompt_makes_a_name_that_fits(prompt: str, seed: int) -> None:
     name = output_path(Path("nowhere"), prompt, seed, ".mp4", NOON).name
