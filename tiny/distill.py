@@ -5,8 +5,6 @@ again, it goes on from there. The student learns ``v_empty + s (v_text - v_empty
 scales s from 1 to 10, with ``1000 s`` as its second embedded number, so that one run does the work of two.
 """
 
-import argparse
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -15,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tiny.latents import Pool, build_pools
+from tiny.latents import Pool
 from tiny.networks import GUIDANCE, Denoiser, exists, load, new_denoiser, save
 from tiny.sample import guided, rope_for
 from tiny.texts import Texts, Tokenizers
-from tiny.train_dit import check, draw, draw_sigmas, load_vae
-from tiny.training import Average, autocast, compile_blocks, eager_unless, prepare_device, train
+from tiny.train_dit import draw, draw_sigmas, run_stage
+from tiny.training import Average, autocast, compile_blocks, eager_unless, train
 
 SCALES = (1.0, 10.0)
 EMPTY_CAPTIONS = 0.02  # guided nowhere, but still a video
@@ -55,30 +53,7 @@ def student_of(run: Path) -> Denoiser:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", type=Path, help="the folder of checkpoints")
-    parser.add_argument("--minutes", type=float, default=3.0, help="in all, encoding included (default 3)")
-    parser.add_argument("--clips", type=int, default=50_000, help="encoded clips (default 50000)")
-    parser.add_argument("--batch", type=int, default=768, help="clips of 64x64x17 per step (default 768)")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--prompts", type=int, default=128, help="judged at the end (default 128)")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
-    device = torch.device(args.device)
-    prepare_device(device)
-    start = time.perf_counter()
-    vae = load_vae(args.run, device)
-    pools = build_pools(vae, args.clips, device, seed=args.seed, minutes=args.minutes / 5)
-    spent = (time.perf_counter() - start) / 60
-    print(f"{sum(len(pool.latents) for pool in pools)} clips encoded in {60 * spent:.0f} s", flush=True)
-    student = distill(
-        args.run, pools, device, args.minutes - spent, args.batch, args.learning_rate, args.seed, args.compile
-    )
-    check(vae, student, (1.0, 3.0, 6.0, 9.0), args.prompts)
+    run_stage(__doc__ or "", distill, (1.0, 3.0, 6.0, 9.0), minutes=3.0, clips=50_000, rate=1e-3, seed=1)
 
 
 def distill(

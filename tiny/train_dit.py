@@ -7,7 +7,7 @@ sigma noise``, the target ``noise - video``; one caption in ten is empty.
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -70,18 +70,32 @@ def check(vae: CausalVAE, denoiser: Denoiser, scales: Sequence[float], num_promp
 
 
 def main() -> None:
+    run_stage(__doc__ or "", train_dit, (1.0, 2.0, 4.0, 6.0), minutes=7.0, clips=200_000, rate=5e-3, seed=0)
+
+
+def run_stage(
+    description: str,
+    stage: Callable[..., Denoiser],
+    scales: Sequence[float],
+    *,
+    minutes: float,
+    clips: int,
+    rate: float,
+    seed: int,
+) -> None:
+    """The command of a stage that trains on latents: encode clips, train, judge at some guidance scales."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="the folder of checkpoints")
-    parser.add_argument("--minutes", type=float, default=7.0, help="in all, encoding included (default 7)")
-    parser.add_argument("--clips", type=int, default=200_000, help="encoded clips (default 200000)")
-    parser.add_argument("--batch", type=int, default=768, help="clips of 64x64x17 per step (default 768)")
-    parser.add_argument("--learning-rate", type=float, default=5e-3)
-    parser.add_argument("--prompts", type=int, default=128, help="judged at the end (default 128)")
+    parser.add_argument("--minutes", type=float, default=minutes, help=f"encoding included ({minutes})")
+    parser.add_argument("--clips", type=int, default=clips, help=f"encoded clips ({clips})")
+    parser.add_argument("--batch", type=int, default=768, help="clips of 64x64x17 per step (768)")
+    parser.add_argument("--learning-rate", type=float, default=rate)
+    parser.add_argument("--prompts", type=int, default=128, help="judged at the end (128)")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=seed)
     args = parser.parse_args()
     device = torch.device(args.device)
     prepare_device(device)
@@ -90,10 +104,10 @@ def main() -> None:
     pools = build_pools(vae, args.clips, device, seed=args.seed, minutes=args.minutes / 5)
     spent = (time.perf_counter() - start) / 60
     print(f"{sum(len(pool.latents) for pool in pools)} clips encoded in {60 * spent:.0f} s", flush=True)
-    teacher = train_dit(
+    trained = stage(
         args.run, pools, device, args.minutes - spent, args.batch, args.learning_rate, args.seed, args.compile
     )
-    check(vae, teacher, (1.0, 2.0, 4.0, 6.0), args.prompts)
+    check(vae, trained, scales, args.prompts)
 
 
 def load_vae(run: Path, device: torch.device) -> CausalVAE:

@@ -21,4 +21,9 @@ class Fp8Linear(nn.Module):
         self.register_buffer("scale", torch.ones(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype) * self.scale.to(x.dtype), self.bias)
+        return F.linear(x, dequantise_e4m3(self.weight, self.scale, x.dtype), self.bias)
+
+
+def dequantise_e4m3(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """weight [out, in] E4M3, scale [1]; both widened to `dtype`, then multiplied, as the original does."""
+    return weight.to(dtype).mul_(scale.to(dtype))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hyvideo_rt.errors import WeightsError
+from hyvideo_rt.models.linear import dequantise_e4m3
 from hyvideo_rt.weights.layouts import KeyMap, Piece
 from hyvideo_rt.weights.tensor_files import TensorSource, some
 
@@ -121,11 +122,6 @@ def quantise_e4m3(weight: Tensor) -> tuple[Tensor, Tensor]:
         part = weight[row : row + rows].float()
         out[row : row + rows].copy_((part / scale).clamp_(-FP8_MAX, FP8_MAX))
     return out, scale.reshape(1)
-
-
-def dequantise_e4m3(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """weight [out, in] E4M3, scale [1]; both widened to `dtype`, then multiplied, as the original does."""
-    return weight.to(dtype).mul_(scale.to(dtype))
 
 
 def _expected_shapes(

@@ -6,14 +6,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from hyvideo_rt.cli.model_choice import embedded_tiny
+from hyvideo_rt.config import MODELS
+from hyvideo_rt.models.dit import HunyuanVideoDiT
+from hyvideo_rt.models.linear import Fp8Linear
 from hyvideo_rt.video import read_metadata
+from hyvideo_rt.weights.convert import convert
+from hyvideo_rt.weights.loading import quantise_e4m3
 
 STEPS = ("--infer-steps", "2")
 
@@ -182,3 +191,41 @@ def test_fp8_weights_change_the_video_a_little(tmp_path: Path) -> None:
         videos.append(frames_of(tmp_path / json.loads(done.stdout)["path"]).astype(int))
     difference = np.abs(videos[0] - videos[1]).mean()
     assert 0 < difference < 20
+
+
+def test_the_originals_own_files_with_fp8_weights_and_a_prefixed_llm(tmp_path: Path) -> None:
+    """`.pt` pickles of tensors, an fp8 pair and a causal LM's key names, as downloads have them."""
+    base = tmp_path / "ckpts"
+    convert(embedded_tiny(), base, "original")
+    transformers, vae = (
+        base / "hunyuan-video-t2v-720p" / "transformers",
+        base / "hunyuan-video-t2v-720p" / "vae",
+    )
+    dit = load_file(transformers / "mp_rank_00_model_states.safetensors")
+    linears = [name for name, m in fp8_modules() if isinstance(m, Fp8Linear)]
+    scales = {}
+    for name in linears:
+        dit[f"{name}.weight"], scales[name] = quantise_e4m3(dit[f"{name}.weight"])
+    torch.save({"module": dit}, transformers / "mp_rank_00_model_states_fp8.pt")
+    torch.save(scales, transformers / "mp_rank_00_model_states_fp8_map.pt")
+    (transformers / "mp_rank_00_model_states.safetensors").unlink()
+    torch.save({"state_dict": load_file(vae / "pytorch_model.safetensors")}, vae / "pytorch_model.pt")
+    (vae / "pytorch_model.safetensors").unlink()
+    llm = base / "text_encoder" / "model.safetensors"
+    prefixed = {f"model.{name}": tensor for name, tensor in load_file(llm).items()}
+    save_file(prefixed | {"lm_head.weight": torch.ones(2, 2)}, llm)
+
+    weight = "ckpts/hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states_fp8.pt"
+    videos = []
+    for flags in (("--model", "tiny"), ("--dit-weight", weight)):
+        args = ("generate", "--prompt", "x", "--seed", "1", *STEPS, "--use-fp8", *flags, "--json")
+        done = run(*args, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        videos.append(frames_of(tmp_path / json.loads(done.stdout)["path"]))
+    assert np.array_equal(videos[0], videos[1])  # quantised here at load, or before by the same rule: the same video
+
+
+def fp8_modules() -> Iterator[tuple[str, torch.nn.Module]]:
+    with torch.device("meta"):
+        dit = HunyuanVideoDiT(MODELS["tiny"].dit, block_linear=Fp8Linear)
+    yield from dit.named_modules()

@@ -27,11 +27,11 @@ from hyvideo_rt.config import ModelConfig
 from hyvideo_rt.errors import InvalidRequest, WeightsError
 from hyvideo_rt.kernels.rope import rope_table
 from hyvideo_rt.models.dit import HunyuanVideoDiT
-from hyvideo_rt.models.linear import Fp8Linear
+from hyvideo_rt.models.linear import Fp8Linear, dequantise_e4m3
 from hyvideo_rt.weights.checkpoint import Checkpoint
 from hyvideo_rt.weights.checkpoint_files import ORIGINAL_DIT, ORIGINAL_MODEL, ModelFiles
 from hyvideo_rt.weights.layouts import Layout, same_names
-from hyvideo_rt.weights.loading import check_tensors, dequantise_e4m3, quantise_e4m3
+from hyvideo_rt.weights.loading import check_tensors, quantise_e4m3
 from hyvideo_rt.weights.tensor_files import TensorSource
 
 Saved = tuple[Path, nn.Module, nn.Module]  # folder; diffusers' own transformer and VAE

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hyvideo_rt.errors import WeightsError
-from hyvideo_rt.models.linear import Fp8Linear
+from hyvideo_rt.models.linear import Fp8Linear, dequantise_e4m3
 from hyvideo_rt.weights.layouts import KeyMap, Piece, same_names
-from hyvideo_rt.weights.loading import check_tensors, dequantise_e4m3, load_into, quantise_e4m3
+from hyvideo_rt.weights.loading import check_tensors, load_into, quantise_e4m3
 from hyvideo_rt.weights.pickle_files import PickleFile
 from hyvideo_rt.weights.safetensors_files import SafetensorsFile
 from hyvideo_rt.weights.tensor_files import TensorSource
