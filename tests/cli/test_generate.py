@@ -222,7 +222,9 @@ def test_the_originals_own_files_with_fp8_weights_and_a_prefixed_llm(tmp_path: P
         done = run(*args, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         videos.append(frames_of(tmp_path / json.loads(done.stdout)["path"]))
-    assert np.array_equal(videos[0], videos[1])  # quantised here at load, or before by the same rule: the same video
+    assert np.array_equal(
+        videos[0], videos[1]
+    )  # quantised here at load, or before by the same rule: the same video
 
 
 def fp8_modules() -> Iterator[tuple[str, torch.nn.Module]]:
