@@ -6,6 +6,11 @@
     ├── TokenizerMismatch   a tokenizer that does not split text as the model was trained on
     ├── DoesNotFit          a memory plan that exceeds the device
     ├── NumericalError      NaN, infinity or a flat picture where a video should be
+    ├── EngineError         anything about a compiled engine
+    │   ├── EngineMissing   none is built for what was asked
+    │   ├── EngineMismatch  one is there, but for another device, version, model or precision
+    │   ├── EngineCorrupt   altered, cut off or unsigned; it has been moved to quarantine
+    │   └── BuildFailed     no artefact: the build, its parity or its layer gate failed
     ├── OutputError         a result that could not be written; the target is as it was before
     └── Cancelled           the caller's progress callback asked to stop
 
@@ -34,6 +39,26 @@ class DoesNotFit(HyVideoError):
 
 
 class NumericalError(HyVideoError):
+    pass
+
+
+class EngineError(HyVideoError):
+    pass
+
+
+class EngineMissing(EngineError):
+    pass
+
+
+class EngineMismatch(EngineError):
+    pass
+
+
+class EngineCorrupt(EngineError):
+    pass
+
+
+class BuildFailed(EngineError):
     pass
 
 

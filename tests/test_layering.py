@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "video": {"buckets", "errors"},
     "weights": _WEIGHTS,
     "text": {"models", "config", "errors"},
+    "engines": {"buckets", "errors"},
     "pipeline": _WEIGHTS | {"kernels", "sampling", "text", "video"},
     "plan": {"pipeline", "models", "config", "buckets", "errors"},
     "doctor": {"buckets", "errors", "video"},
