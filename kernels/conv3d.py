@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ONEDNN = torch.backends.mkldnn.is_available()  # torch.compile cannot trace the question
+
 
 def conv3d_reference(x: Tensor, weight: Tensor, bias: Tensor, stride: Sequence[int]) -> Tensor:
-    by_name = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    by_name = ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32
     if by_name and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return torch.mkldnn_convolution(x, weight, bias, (0, 0, 0), stride, (1, 1, 1), 1)
     return F.conv3d(x, weight, bias, stride)
