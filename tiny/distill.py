@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tiny.latents import Pool
+from hyvideo_rt.buckets import Bucket
+from tiny.latents import MAIN, Pool
 from tiny.networks import GUIDANCE, Denoiser, exists, load, new_denoiser, save
 from tiny.sample import guided, rope_for
 from tiny.texts import Texts, Tokenizers
-from tiny.train_dit import draw, draw_sigmas, run_stage
-from tiny.training import Average, autocast, compile_blocks, eager_unless, train
+from tiny.train_dit import LEVELS, draw, draw_sigmas, run_stage
+from tiny.training import Average, autocast, compile_blocks, eager_unless, plain_attention, train
 
 SCALES = (1.0, 10.0)
 EMPTY_CAPTIONS = 0.02  # guided nowhere, but still a video
@@ -27,7 +28,8 @@ EMPTY_CAPTIONS = 0.02  # guided nowhere, but still a video
 def distillation_loss(
     student: Denoiser, teacher: Denoiser, clips: Tensor, texts: Texts, empty: Texts
 ) -> Tensor:
-    """clips [B, 16, T, H, W] of variance 1; empty has one row."""
+    """clips [B, 16, T, H, W] of variance 1, each at LEVELS noise levels; empty has one row."""
+    clips = clips.repeat(LEVELS, 1, 1, 1, 1)
     sigma = draw_sigmas(len(clips), clips.device)
     x = torch.lerp(clips, torch.randn_like(clips), sigma.view(-1, 1, 1, 1, 1))
     scale = torch.empty_like(sigma).uniform_(*SCALES)
@@ -74,6 +76,7 @@ def distill(
     teacher.to(device)
     student = student_of(run).to(device)
     average = Average(student, decay=0.998)
+    main_shape = Bucket(*MAIN).latent_shape
     empty = Tokenizers().encode([""]).to(device)
     if compiled:
         compile_blocks(student)
@@ -81,8 +84,8 @@ def distill(
 
     def step() -> tuple[Tensor, int]:
         clips, texts = draw(pools, rng, batch, empty, EMPTY_CAPTIONS)
-        with autocast(device), eager_unless(len(clips) == batch):
-            return distillation_loss(student, teacher, clips, texts, empty), len(clips)
+        with autocast(device), plain_attention(device), eager_unless(clips.shape[2:] == main_shape):
+            return distillation_loss(student, teacher, clips, texts, empty), LEVELS * len(clips)
 
     def save_both() -> None:
         save(run, "student-raw", student)

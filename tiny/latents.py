@@ -24,10 +24,10 @@ from tiny.training import autocast
 from tiny.world import Scene, sample_scene
 
 Size = tuple[int, int, int]  # height, width, frames
-Ids = tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.int16]]  # LLM [N, 40], valid [N], CLIP [N, 40]
+Ids = tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.int16]]  # LLM [N, 32], valid [N], CLIP [N, 32]
 
 MAIN: Size = (64, 64, 17)
-SIZES: dict[Size, float] = {MAIN: 0.7, (64, 96, 17): 0.1, (96, 64, 17): 0.1, (64, 64, 33): 0.1}
+SIZES: dict[Size, float] = {MAIN: 0.79, (64, 96, 17): 0.07, (96, 64, 17): 0.07, (64, 64, 33): 0.07}
 CAPTIONS = 8  # of each clip
 CHUNK = 512  # clips that a worker describes at a time
 ENCODE_BATCH = 64
@@ -39,9 +39,9 @@ class Pool:
 
     size: Size
     latents: Tensor
-    llm_ids: Tensor  # [8 N, 40] without the template's prefix, which is the same for all
+    llm_ids: Tensor  # [8 N, 32] without the template's prefix, which is the same for all
     valid: Tensor  # [8 N]
-    clip_ids: Tensor  # [8 N, 40]
+    clip_ids: Tensor  # [8 N, 32]
 
     def draw(self, count: int, empty: Texts, drop: float) -> tuple[Tensor, Texts]:
         """`count` clips, each with one of its captions or, with probability `drop`, the `empty` one."""

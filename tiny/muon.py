@@ -75,9 +75,9 @@ def _step_matrices(
 
 
 def _split(module: nn.Module) -> tuple[list[list[nn.Parameter]], list[nn.Parameter]]:
-    """Weights by shape, and the embeddings, norms and biases."""
+    """Weights by shape, and the embeddings, norms and biases; nothing of what is frozen."""
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    parameters: Iterable[nn.Parameter] = module.parameters()
+    parameters: Iterable[nn.Parameter] = (p for p in module.parameters() if p.requires_grad)
     groups: dict[tuple[int, ...], list[nn.Parameter]] = {}
     rest = []
     for parameter in parameters:

@@ -1,8 +1,8 @@
 """The tiny model's networks as they are trained, and their checkpoints.
 
 A checkpoint folder holds one file per stage: `vae`, `teacher` (DiT and both text encoders, guided by running
-twice) and `student` (the same with embedded guidance). Each has the averaged weights; `*-raw` beside it has
-those of the last step, from which training goes on. All are fp16: the largest file has 12 MB.
+twice) and `student` (the same with embedded guidance). Each has the averaged weights; beside the last two,
+`*-raw` has those of the last step, from which training goes on. All are fp16: the largest file has 12 MB.
 """
 
 import re
@@ -43,14 +43,16 @@ class Denoiser(nn.Module):
     ) -> Tensor:
         """x [B, 16, T, H, W] noisy latents at sigma [B]; the velocity like x, fp32.
 
-        guidance [B] as users give it, 6.0 for one, for a DiT that embeds it.
+        texts have B rows, or B / n of them, which are then read once for every n-th part of x. guidance [B]
+        as users give it, 6.0 for one, for a DiT that embeds it.
         """
+        times = len(x) // len(texts.valid)
         conditioning = self.dit.condition(
             TIMESTEPS * sigma,
-            self.llm(texts.llm_ids)[:, VIDEO_TEMPLATE.crop_start :],
-            self.clip(texts.clip_ids),
+            self.llm(texts.llm_ids)[:, VIDEO_TEMPLATE.crop_start :].repeat(times, 1, 1),
+            self.clip(texts.clip_ids).repeat(times, 1),
             None if guidance is None else TIMESTEPS * guidance,
-            texts.valid,
+            texts.valid.repeat(times),
         )
         velocity: Tensor = self.dit(x, conditioning, rope)
         return velocity

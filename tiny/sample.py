@@ -24,8 +24,8 @@ def guided(
     denoiser: Denoiser, x: Tensor, sigma: Tensor, texts: Texts, empty: Texts, rope: Rope, scale: Tensor
 ) -> Tensor:
     """Classifier-free guidance: ``v_empty + scale (v_text - v_empty)``; scale [B], empty has one row."""
-    both = Texts(*(torch.cat((e.expand_as(t), t)) for e, t in zip(empty, texts, strict=True)))
-    v_empty, v_text = denoiser(x.repeat(2, 1, 1, 1, 1), sigma.repeat(2), both, rope).chunk(2)
+    v_empty = denoiser(x, sigma, empty, rope)
+    v_text = denoiser(x, sigma, texts, rope)
     out: Tensor = v_empty + scale.view(-1, 1, 1, 1, 1) * (v_text - v_empty)
     return out
 

@@ -23,10 +23,19 @@ from tiny.networks import Denoiser, exists, load, new_denoiser, new_vae, save, s
 from tiny.sample import rope_for, sample
 from tiny.scores import score_all
 from tiny.texts import Texts, Tokenizers
-from tiny.training import Average, autocast, compile_blocks, eager_unless, prepare_device, train
+from tiny.training import (
+    Average,
+    autocast,
+    compile_blocks,
+    eager_unless,
+    plain_attention,
+    prepare_device,
+    train,
+)
 from tiny.world import sample_scene
 
 EMPTY_CAPTIONS = 0.1
+LEVELS = 2  # noise levels at which each clip of a batch is seen: its caption is read once
 SHIFT = 7.0  # of the noise levels, as in sampling
 UNSHIFTED = 0.2  # the share of clips whose noise level is not shifted: fine detail is learned there
 
@@ -39,7 +48,8 @@ def draw_sigmas(count: int, device: torch.device) -> Tensor:
 
 
 def flow_loss(denoiser: Denoiser, clips: Tensor, texts: Texts) -> Tensor:
-    """clips [B, 16, T, H, W] of variance 1."""
+    """clips [B, 16, T, H, W] of variance 1, each at LEVELS noise levels."""
+    clips = clips.repeat(LEVELS, 1, 1, 1, 1)
     noise = torch.randn_like(clips)
     sigma = draw_sigmas(len(clips), clips.device)
     x = torch.lerp(clips, noise, sigma.view(-1, 1, 1, 1, 1))
@@ -47,9 +57,9 @@ def flow_loss(denoiser: Denoiser, clips: Tensor, texts: Texts) -> Tensor:
 
 
 def draw(pools: Sequence[Pool], rng: Random, batch: int, empty: Texts, drop: float) -> tuple[Tensor, Texts]:
-    """Clips of one size, as many tokens as `batch` clips of 64x64x17 have."""
+    """Clips of one size, as many tokens as `batch` clips of 64x64x17 have at one noise level each."""
     pool = rng.choices(pools, [len(pool.latents) for pool in pools])[0]
-    count = max(1, batch * Bucket(*MAIN).num_tokens // Bucket(*pool.size).num_tokens)
+    count = max(1, batch // LEVELS * Bucket(*MAIN).num_tokens // Bucket(*pool.size).num_tokens)
     return pool.draw(count, empty, drop)
 
 
@@ -134,14 +144,15 @@ def train_dit(
         load(run, "teacher-raw", denoiser)
     denoiser.to(device)
     average = Average(denoiser, decay=0.999)
+    main_shape = Bucket(*MAIN).latent_shape
     empty = Tokenizers().encode([""]).to(device)
     if compiled:
         compile_blocks(denoiser)
 
     def step() -> tuple[Tensor, int]:
         clips, texts = draw(pools, rng, batch, empty, EMPTY_CAPTIONS)
-        with autocast(device), eager_unless(len(clips) == batch):
-            return flow_loss(denoiser, clips, texts), len(clips)
+        with autocast(device), plain_attention(device), eager_unless(clips.shape[2:] == main_shape):
+            return flow_loss(denoiser, clips, texts), LEVELS * len(clips)
 
     def save_both() -> None:
         save(run, "teacher-raw", denoiser)

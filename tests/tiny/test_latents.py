@@ -23,7 +23,7 @@ def test_scenes_are_of_the_training_split_and_repeat_with_their_seed() -> None:
     assert scenes == again
     assert all(split(scene) == "train" for scene in scenes)
     assert np.array_equal(llm, ids[0])
-    assert llm.shape == clip.shape == (20 * CAPTIONS, 40)
+    assert llm.shape == clip.shape == (20 * CAPTIONS, 32)
     assert valid.min() > 5
 
 

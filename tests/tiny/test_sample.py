@@ -111,3 +111,12 @@ def test_noise_levels_are_those_that_sampling_visits() -> None:
     assert 0.99 < float(sigmas.max()) <= 1
     median = 0.8 * (sigmas > 0.875).float().mean()  # the shifted median
     assert 0.3 < float(median) < 0.4
+
+
+def test_texts_are_read_once_for_several_noise_levels() -> None:
+    denoiser = new_denoiser(3, guidance_embed=False).requires_grad_(False)
+    texts = Tokenizers().encode(PROMPTS)
+    x, sigma = torch.randn(4, 16, 2, 4, 6), torch.tensor([0.9, 0.4, 0.6, 0.1])
+    rope = rope_for(x)
+    parts = [denoiser(x[i : i + 2], sigma[i : i + 2], texts, rope) for i in (0, 2)]
+    torch.testing.assert_close(denoiser(x, sigma, texts, rope), torch.cat(parts), atol=1e-5, rtol=0)

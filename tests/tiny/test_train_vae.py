@@ -1,11 +1,12 @@
+from pathlib import Path
 from random import Random
 
 import pytest
 import torch
 
 from hyvideo_rt.models.vae import CausalVAE
-from tiny.networks import new_vae
-from tiny.train_vae import clips, folded, psnr, start_quiet, vae_loss
+from tiny.networks import load, new_vae
+from tiny.train_vae import clips, cut_outs, folded, psnr, start_quiet, train_vae, vae_loss
 
 SIZE = (32, 32, 5)
 CPU = torch.device("cpu")
@@ -58,3 +59,28 @@ def test_a_few_steps_lower_the_loss() -> None:
         optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_each_cut_out_shows_part_of_a_thing() -> None:
+    pieces = cut_outs(Random(0), "train", 24, CPU)
+    assert pieces.shape == (24, 3, 9, 32, 32)
+    assert all(piece.std(dim=(1, 2, 3)).max() > 0.05 for piece in pieces)
+
+
+def test_training_goes_on_and_the_decoder_alone_leaves_the_latents(tmp_path: Path) -> None:
+    runs = []
+    for decoder_only in (False, True):
+        train_vae(
+            tmp_path,
+            CPU,
+            minutes=0.02,
+            batch=1,
+            learning_rate=1e-2,
+            cut_out_share=1.0,
+            decoder_only=decoder_only,
+        )
+        runs.append(new_vae())
+        load(tmp_path, "vae", runs[-1])
+    before, after = (run.state_dict() for run in runs)
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder", "post_quant_conv"}
