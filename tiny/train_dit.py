@@ -111,7 +111,7 @@ def run_stage(
     prepare_device(device)
     start = time.perf_counter()
     vae = load_vae(args.run, device)
-    pools = build_pools(vae, args.clips, device, seed=args.seed, minutes=args.minutes / 5)
+    pools = build_pools(vae, args.clips, device, seed=args.seed, minutes=args.minutes / 6)
     spent = (time.perf_counter() - start) / 60
     print(f"{sum(len(pool.latents) for pool in pools)} clips encoded in {60 * spent:.0f} s", flush=True)
     trained = stage(

@@ -11,7 +11,7 @@ in every channel, which is what the DiT expects to see.
 import argparse
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from random import Random
@@ -24,7 +24,7 @@ from hyvideo_rt.models.vae import CausalVAE
 from tiny.networks import exists, load, new_vae, save
 from tiny.render import render_batch
 from tiny.training import Average, autocast, prepare_device, train
-from tiny.world import Split, path, sample_scene
+from tiny.world import Scene, Split, path, sample_scene
 
 Size = tuple[int, int, int]  # height, width, frames
 
@@ -37,6 +37,7 @@ SIZES: dict[Size, float] = {
     (64, 64, 1): 0.1,
 }
 CUT_OUT: Size = (32, 32, 9)
+TWO_THINGS = 0.5  # more than in the world: see `cut_outs`
 KL_WEIGHT = 1e-5  # per latent, against an error per pixel
 L1_WEIGHT = 0.1
 START_LOG_VARIANCE = -6.0
@@ -45,24 +46,41 @@ FOLD_CLIPS = 64
 
 def clips(rng: Random, split: Split, count: int, size: Size, device: torch.device) -> Tensor:
     """Newly drawn clips [count, 3, F, H, W] in [-1, 1]."""
-    return render_batch([sample_scene(rng, split) for _ in range(count)], *size, device)
+    return render_batch([sample_scene(rng, split, TWO_THINGS) for _ in range(count)], *size, device)
 
 
 def cut_outs(rng: Random, split: Split, count: int, device: torch.device) -> Tensor:
-    """Pieces of clips of the main size [count, 3, 9, 32, 32], each with a thing somewhere in it."""
+    """Pieces of clips of the main size [count, 3, 9, 32, 32], most of them joined of two or four.
+
+    Pieces of one clip show one thing; a VAE that sees only those keeps the colour of the whole picture, in
+    the statistics of its group norms, instead of the colour of each place.
+    """
     scenes = [sample_scene(rng, split) for _ in range(count)]
     whole = render_batch(scenes, *MAIN, device)
+    pieces = [_cut_out(rng, scene, clip) for scene, clip in zip(scenes, whole, strict=True)]
+    return torch.stack([_joined(rng, piece, pieces, rng.choice((0, 1, 1, 2))) for piece in pieces])
+
+
+def _cut_out(rng: Random, scene: Scene, clip: Tensor) -> Tensor:
+    """A piece of the clip around one of its things."""
     height, width, frames = CUT_OUT
-    pieces = []
-    for scene, clip in zip(scenes, whole, strict=True):
-        first = rng.randrange(MAIN[2] - frames + 1)
-        centre = path(rng.choice(scene.things), *MAIN)[first + frames // 2]
-        left, top = (
-            min(max(round(at + rng.uniform(-0.75, 0.75) * side / 2 - side / 2), 0), whole_side - side)
-            for at, side, whole_side in zip(centre, (width, height), (MAIN[1], MAIN[0]), strict=True)
-        )
-        pieces.append(clip[:, first : first + frames, top : top + height, left : left + width])
-    return torch.stack(pieces)
+    first = rng.randrange(MAIN[2] - frames + 1)
+    centre = path(rng.choice(scene.things), *MAIN)[first + frames // 2]
+    left, top = (
+        min(max(round(at + rng.uniform(-0.75, 0.75) * side / 2 - side / 2), 0), whole - side)
+        for at, side, whole in zip(centre, (width, height), (MAIN[1], MAIN[0]), strict=True)
+    )
+    return clip[:, first : first + frames, top : top + height, left : left + width]
+
+
+def _joined(rng: Random, piece: Tensor, pieces: Sequence[Tensor], times: int) -> Tensor:
+    """The piece beside or above another one, cut at a random place, each of them joined `times - 1` times."""
+    if times == 0:
+        return piece
+    parts = [_joined(rng, part, pieces, times - 1) for part in (piece, rng.choice(pieces))]
+    axis = rng.choice((2, 3))
+    at = rng.randrange(8, 25)
+    return torch.cat((parts[0].narrow(axis, 0, at), parts[1].narrow(axis, at, CUT_OUT[0] - at)), axis)
 
 
 @torch.no_grad()
@@ -85,8 +103,7 @@ def vae_loss(vae: CausalVAE, video: Tensor) -> Tensor:
 @torch.no_grad()
 def psnr(vae: CausalVAE, video: Tensor) -> Tensor:
     """dB of each clip [B], pixels 0..1: the posterior's mean, decoded and clamped."""
-    with autocast(video.device):
-        decoded = vae.decode(vae.encode(video).float().chunk(2, dim=1)[0])
+    decoded = vae.decode(vae.encode(video).chunk(2, dim=1)[0])
     mse = F.mse_loss(decoded.float().clamp(-1, 1), video, reduction="none").mean(dim=(1, 2, 3, 4)) / 4
     return -10 * torch.log10(mse)
 
@@ -174,7 +191,8 @@ def train_vae(
             return vae_loss(vae, video), len(video)
 
     def note() -> str:
-        return f"PSNR {float(psnr(average.module, heldout).mean()):.2f} dB"
+        with autocast(device):
+            return f"PSNR {float(psnr(average.module, heldout).mean()):.2f} dB"
 
     def save_folded() -> None:
         fold = (clips(Random(i), "train", batch, MAIN, device) for i in range(math.ceil(FOLD_CLIPS / batch)))

@@ -1,5 +1,6 @@
 """Batches in training against hyvideo_rt's own pipeline: the same prompt and seed must be the same video."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tiny.card import model_card
 from tiny.distill import student_of
 from tiny.networks import Denoiser, new_denoiser, new_vae, save, start_closed
 from tiny.publish import publish
+from tiny.resume import denoiser_of, teacher_of
 from tiny.sample import guided, rope_for, sample
 from tiny.texts import Tokenizers
 from tiny.train_dit import draw_sigmas, flow_loss
@@ -40,7 +42,8 @@ def test_the_published_folder_is_small_and_opens(folder: Path) -> None:
     assert "random" in (folder / "README.md").read_text()
 
 
-def test_a_batch_makes_the_pipelines_videos(folder: Path) -> None:
+def test_a_batch_makes_the_pipelines_videos(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiny.sample.autocast", contextlib.nullcontext)
     pipeline = Pipeline.load(Checkpoint.open(folder), torch.device("cpu"))
     texts, empty = Tokenizers().encode(PROMPTS), Tokenizers().encode([""])
     vae = new_vae().half().float().requires_grad_(False)
@@ -120,3 +123,17 @@ def test_texts_are_read_once_for_several_noise_levels() -> None:
     rope = rope_for(x)
     parts = [denoiser(x[i : i + 2], sigma[i : i + 2], texts, rope) for i in (0, 2)]
     torch.testing.assert_close(denoiser(x, sigma, texts, rope), torch.cat(parts), atol=1e-5, rtol=0)
+
+
+def test_a_published_model_goes_on_as_it_was(folder: Path) -> None:
+    """The teacher, which has no guidance embedded, does what the student does at guidance 1."""
+    student = denoiser_of(Pipeline.load(Checkpoint.open(folder), torch.device("cpu")))
+    expected, teacher = rounded(new_denoiser()), teacher_of(student)
+    assert student.state_dict().keys() == expected.state_dict().keys()
+    for name, tensor in student.state_dict().items():
+        assert torch.equal(tensor, expected.state_dict()[name]), name
+    texts = Tokenizers().encode(PROMPTS)
+    x, sigma = torch.randn(2, 16, 2, 4, 6), torch.tensor([0.9, 0.4])
+    with torch.no_grad():
+        at_one = student(x, sigma, texts, rope_for(x), torch.ones(2))
+        torch.testing.assert_close(teacher(x, sigma, texts, rope_for(x)), at_one, atol=1e-5, rtol=0)
