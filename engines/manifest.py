@@ -21,7 +21,8 @@ class TensorInfo:
 class Manifest:
     """source is the digest of our code that defines the graph, graph that of what it was exported to;
     libraries are versions that must be the same where it runs. parity says how exact the engine was found
-    and where: on the "device", or only through its "onnx" graph.
+    and where: on the "device", or only through its "onnx" graph. scratch_bytes is None where the backend does
+    not say.
     """
 
     spec: EngineSpec
@@ -33,7 +34,7 @@ class Manifest:
     built_on: dict[str, str]
     build_s: float
     peak_bytes: int
-    scratch_bytes: int
+    scratch_bytes: int | None
     parity: dict[str, Any]
     artefact: str  # the file beside the manifest
     size_bytes: int

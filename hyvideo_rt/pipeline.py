@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hyvideo_rt import __version__
+from hyvideo_rt.engine_set import EngineSet
 from hyvideo_rt.errors import InvalidRequest
 from hyvideo_rt.kernels.rope import rope_table
 from hyvideo_rt.models.dit import Conditioning, HunyuanVideoDiT
@@ -70,9 +71,11 @@ class Pipeline:
         *,
         device: torch.device,
         offload: bool = False,
+        engines: EngineSet | None = None,
         identity: dict[str, str] | None = None,
     ) -> None:
         self.dit, self.vae, self.text_encoder = dit, vae, text_encoder
+        self.engines = engines
         self.device, self.offload = device, offload
         self.identity = identity or {}
         self._texts: dict[tuple[str, bool], TextStates] = {}
@@ -85,11 +88,16 @@ class Pipeline:
         precision: Precision | None = None,
         *,
         offload: bool = False,
+        engines: Callable[[HunyuanVideoDiT, CausalVAE], EngineSet] | None = None,
         text_len: int = 256,
         skip_layers: int = 2,
         apply_final_norm: bool = False,
     ) -> "Pipeline":
-        """Each component straight to where it rests; skip_layers, apply_final_norm choose the LLM's state."""
+        """Each component straight to where it rests; skip_layers, apply_final_norm choose the LLM's state.
+
+        engines makes what runs the DiT's blocks and the VAE's decoder, of these two; without it they do it
+        themselves.
+        """
         if not 0 <= skip_layers < checkpoint.config.llm.num_layers:
             raise InvalidRequest(
                 f"got {skip_layers} skipped layers of the LLM, which has {checkpoint.config.llm.num_layers}\n"
@@ -108,16 +116,21 @@ class Pipeline:
             text_len=text_len,
             apply_final_norm=apply_final_norm,
         )
+        dit = checkpoint.load_dit(device, precision.dit, fp8=precision.fp8)
+        vae = checkpoint.load_vae(rest, precision.vae)
+        compiled = engines(dit, vae) if engines else None
         return cls(
-            checkpoint.load_dit(device, precision.dit, fp8=precision.fp8),
-            checkpoint.load_vae(rest, precision.vae),
+            dit,
+            vae,
             text_encoder,
             device=device,
             offload=offload,
+            engines=compiled,
             identity={
                 "model": checkpoint.name,
                 "fingerprint": checkpoint.fingerprint,
                 "precision": str(precision),
+                "backend": compiled.target.backend if compiled else "eager",
                 "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
                 "version": f"hyvideo-rt {__version__}",
             },
@@ -170,14 +183,15 @@ class Pipeline:
         rope = _to(
             rope_table(params.bucket.grid, self.dit.config.rope_dims, self.dit.config.rope_theta), self.device
         )
+        blocks = self.engines.blocks(params.bucket) if self.engines else self.dit.blocks()
         positive = self._condition(text, params, sigmas)
         if negative is None:
-            return lambda latents, i: self.dit(latents, positive.row(i), rope)
+            return lambda latents, i: self.dit(latents, positive.row(i), rope, blocks)
         avoided = self._condition(negative, params, sigmas)
 
         def guided(latents: Tensor, i: int) -> Tensor:
-            avoid: Tensor = self.dit(latents, avoided.row(i), rope)
-            follow: Tensor = self.dit(latents, positive.row(i), rope)
+            avoid: Tensor = self.dit(latents, avoided.row(i), rope, blocks)
+            follow: Tensor = self.dit(latents, positive.row(i), rope, blocks)
             return avoid + params.true_cfg_scale * (follow - avoid)
 
         return guided
@@ -187,8 +201,9 @@ class Pipeline:
         config = self.vae.config
         z = latents / config.scaling_factor + config.shift_factor
         dtype = self.vae.post_quant_conv.weight.dtype
+        decode_tile = self.engines.decode if self.engines else self.vae.decode
         with self._visiting(self.vae):
-            for chunk in stream_tiled(self.vae.decode, z.to(dtype), Tiling.decode(config), on_tile):
+            for chunk in stream_tiled(decode_tile, z.to(dtype), Tiling.decode(config), on_tile):
                 yield (chunk.float() / 2 + 0.5).clamp(0, 1)
 
     def num_tiles(self, latents: Tensor) -> int:

@@ -14,7 +14,16 @@ ONEDNN = torch.backends.mkldnn.is_available()  # torch.compile cannot trace the 
 
 
 def conv3d_reference(x: Tensor, weight: Tensor, bias: Tensor, stride: Sequence[int]) -> Tensor:
+    """oneDNN where it is there; plain where gradients or a graph for any device are wanted."""
     by_name = ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32
     if by_name and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return torch.mkldnn_convolution(x, weight, bias, (0, 0, 0), stride, (1, 1, 1), 1)
+        return conv3d_onednn(x, weight, bias, stride)
     return F.conv3d(x, weight, bias, stride)
+
+
+def conv3d_onednn(x: Tensor, weight: Tensor, bias: Tensor, stride: Sequence[int]) -> Tensor:
+    """On a CPU; exportable, without gradients."""
+    out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, (0, 0, 0), stride, (1, 1, 1), 1, "none", [], ""
+    )
+    return out

@@ -21,10 +21,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "weights": _WEIGHTS,
     "text": {"models", "config", "errors"},
     "engines": {"buckets", "errors"},
-    "pipeline": _WEIGHTS | {"kernels", "sampling", "text", "video"},
+    "export": {"config", "buckets", "errors", "kernels", "models", "engines"},
+    "engine_set": {"config", "buckets", "models", "engines"},
+    "pipeline": _WEIGHTS | {"kernels", "sampling", "text", "video", "engine_set"},
     "plan": {"pipeline", "models", "config", "buckets", "errors"},
     "doctor": {"buckets", "errors", "video"},
-    "cli": _WEIGHTS | {"pipeline", "plan", "doctor", "sampling", "video"},
+    "cli": _WEIGHTS | {"pipeline", "plan", "doctor", "sampling", "video", "engine_set", "engines", "export"},
     "bench": {"*"},
 }
 LIBRARIES_OF_TESTS = {"diffusers", "transformers"}

@@ -20,6 +20,8 @@ def run(args: argparse.Namespace) -> int:
         "presets": _presets,
         "plan": _plan,
         "convert": _convert,
+        "build": _build,
+        "engines": _engines,
         "doctor": _doctor,
     }
     return table[args.command](args)
@@ -124,6 +126,18 @@ def _convert(args: argparse.Namespace) -> int:
         convert(source, Path(args.target), args.layout, progress=progress)
     print(args.target)
     return 0
+
+
+def _build(args: argparse.Namespace) -> int:
+    from hyvideo_rt.cli.build import build
+
+    return build(args)
+
+
+def _engines(args: argparse.Namespace) -> int:
+    from hyvideo_rt.cli.engines import engines
+
+    return engines(args)
 
 
 def _doctor(args: argparse.Namespace) -> int:

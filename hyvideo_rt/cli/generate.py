@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.cli.engine_choice import choose_engines
 from hyvideo_rt.cli.model_choice import choose_checkpoint, choose_precision, uses_tiny
 from hyvideo_rt.cli.upstream_flags import check_fixed_flags, notices
 from hyvideo_rt.config import sampling_defaults
@@ -54,11 +55,13 @@ def generate(args: argparse.Namespace) -> int:
         budget_bytes=free_bytes(device),
     )
     _say_plan(plan, checkpoint.name, device.type)
+    engines = choose_engines(args, checkpoint.config, params.bucket, precision, device)
     pipeline = Pipeline.load(
         checkpoint,
         device,
         precision,
         offload=plan.offload,
+        engines=engines,
         text_len=args.text_len,
         skip_layers=args.hidden_state_skip_layer,
         apply_final_norm=args.apply_final_norm,

@@ -12,6 +12,8 @@ from hyvideo_rt.config import MODELS
 from hyvideo_rt.errors import HyVideoError, InvalidRequest
 
 DTYPES = ("fp32", "fp16", "bf16")
+BACKENDS = ("inductor",)
+COMPONENTS = ("double_block", "single_block", "vae_decoder_tile")
 BAD_REQUEST, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses; argparse uses 2 as well
 
 
@@ -48,6 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_presets(commands.add_parser("presets", help="the sizes, with tokens, FLOPs and memory"))
     _add_plan(commands.add_parser("plan", help="whether a video fits, before anything is loaded"))
     _add_convert(commands.add_parser("convert", help="write weights in the diffusers or the original layout"))
+    _add_build(commands.add_parser("build", help="compile the engines of a size for this machine"))
+    _add_engines(commands.add_parser("engines", help="what is built: list, verify, prune, inspect"))
     _add_doctor(commands.add_parser("doctor", help="what this machine can run, and what is missing"))
     return parser
 
@@ -84,6 +88,14 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--cfg-scale", type=float, default=1.0, metavar="X", help="real CFG if above 1 (1.0)")
     what.add_argument("--neg-prompt", default="", metavar="TEXT", help="what to avoid under real CFG")
     _add_model(parser)
+    engines = parser.add_argument_group("engines")
+    engines.add_argument(
+        "--backend",
+        choices=("auto", "eager", *BACKENDS),
+        default="auto",
+        help="who computes blocks and VAE; auto takes engines if all that the size needs are built (auto)",
+    )
+    _add_engine_dir(engines)
     text = parser.add_argument_group("text encoders")
     text.add_argument("--text-len", type=int, default=256, metavar="N", help="prompt tokens kept (256)")
     text.add_argument(
@@ -115,6 +127,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--dit-weight", metavar="FILE", help="the DiT's weights, if elsewhere")
     model.add_argument("--load-key", choices=("module", "ema"), default="module", help="entry of a .pt file")
     _add_precision(model)
+
+
+def _add_engine_dir(group: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    group.add_argument(
+        "--engine-dir",
+        metavar="FOLDER",
+        help="where engines are kept ($HYVIDEO_ENGINE_DIR, or hyvideo-rt/engines in the user's cache)",
+    )
 
 
 def _add_precision(group: argparse._ArgumentGroup) -> None:
@@ -150,6 +170,31 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", metavar="HASH", help="the hub id's commit, 40 hex digits")
     parser.add_argument("--dit-weight", metavar="FILE", help="the DiT's weights, if elsewhere")
     parser.add_argument("--load-key", choices=("module", "ema"), default="module", help="entry of a .pt file")
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Compiles what videos of these sizes need and does not exist yet; each engine is compared with the "
+        "network it was made from before it is stored. Interrupted, it goes on where it was."
+    )
+    parser.add_argument(
+        "--preset", action="append", metavar="NAME", help="a size; may be repeated (the model's own)"
+    )
+    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help=f"({BACKENDS[0]})")
+    parser.add_argument("--component", choices=COMPONENTS, action="append", help="only these (all)")
+    _add_engine_dir(parser)
+    _add_model(parser)
+
+
+def _add_engines(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "action",
+        choices=("list", "verify", "prune", "inspect"),
+        help="list; check every file; delete what this version cannot load; show one manifest",
+    )
+    parser.add_argument("name", nargs="?", help="of the engine, for inspect")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    _add_engine_dir(parser)
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:

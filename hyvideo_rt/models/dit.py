@@ -7,7 +7,7 @@ What depends on the timestep but not on the latents (all modulation vectors, the
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -48,6 +48,23 @@ class Conditioning:
         )
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """What runs the blocks: the modules themselves, or engines that do the same with their weights.
+
+    double and single are called as `DoubleBlock.forward` and `SingleBlock.forward` are.
+    """
+
+    double: Sequence[Callable[..., tuple[Tensor, Tensor]]]
+    single: Sequence[Callable[..., Tensor]]
+
+
+def block_weights(block: nn.Module) -> dict[str, Tensor]:
+    """What a block computes with, by name: all but the modulations, which are its inputs."""
+    outside = ("img_mod.", "txt_mod.", "modulation.")
+    return {name: tensor for name, tensor in block.state_dict().items() if not name.startswith(outside)}
+
+
 class HunyuanVideoDiT(nn.Module):
     """Predicts the flow's velocity ``noise - video``.
 
@@ -69,20 +86,30 @@ class HunyuanVideoDiT(nn.Module):
         self.single_blocks = nn.ModuleList(SingleBlock(config, ops, block_linear) for _ in blocks)
         self.final_layer = FinalLayer(config, ops)
 
-    def forward(self, x: Tensor, conditioning: Conditioning, rope: Rope) -> Tensor:
-        """One evaluation of the network.
+    def blocks(self) -> Blocks:
+        """The modules themselves."""
+        return Blocks(
+            cast("Sequence[DoubleBlock]", self.double_blocks),
+            cast("Sequence[SingleBlock]", self.single_blocks),
+        )
+
+    def forward(
+        self, x: Tensor, conditioning: Conditioning, rope: Rope, blocks: Blocks | None = None
+    ) -> Tensor:
+        """One evaluation of the network; blocks None means its own modules.
 
         x [B, 16, T, H, W] noisy latents, any float dtype; rope tables of (T, H / 2, W / 2).
         Returns the velocity, fp32, shaped like x.
         """
+        blocks = blocks or self.blocks()
         img = self.img_in(x.to(conditioning.text.dtype))
         txt = conditioning.text
         valid = None if conditioning.valid_text is None else conditioning.valid_text + img.shape[1]
-        for block, (img_mod, txt_mod) in zip(self.double_blocks, conditioning.double, strict=True):
-            img, txt = block(img, txt, img_mod, txt_mod, rope, valid)
-        stream = torch.cat((img, txt), dim=1)
-        for block, mod in zip(self.single_blocks, conditioning.single, strict=True):
-            stream = block(stream, mod, rope, valid)
+        for double, (img_mod, txt_mod) in zip(blocks.double, conditioning.double, strict=True):
+            img, txt = double(img, txt, img_mod, txt_mod, rope, valid)
+        stream, joint_rope = torch.cat((img, txt), dim=1), unrotated_text(rope, txt.shape[1])
+        for single, mod in zip(blocks.single, conditioning.single, strict=True):
+            stream = single(stream, mod, joint_rope, valid)
         out = self.final_layer(stream[:, : img.shape[1]], conditioning.final)
         return self.unpatchify(out.float(), x.shape)
 
@@ -184,7 +211,7 @@ class SingleBlock(nn.Module):
         self.modulation = Modulation(d, 3, linear)
 
     def forward(self, x: Tensor, mod: Tensor, rope: Rope, valid: Tensor | None) -> Tensor:
-        """x [B, N + L, D], mod [B, 3, D], valid tokens [B] of the N + L; out like x."""
+        """x [B, N + L, D], mod [B, 3, D], rope tables of N + L, valid tokens [B] of them; out like x."""
         shift, scale, gate = mod.unbind(1)
         qkv, mlp = self.linear1(self.ops.layer_norm_modulate(x, shift, scale)).split(self.split, dim=-1)
         q, k, v = qkv.unflatten(-1, self.heads).unbind(2)
@@ -272,6 +299,13 @@ class PatchEmbed(nn.Module):
         pt, ph, pw = self.patch
         grid = x.view(b, c, t // pt, pt, h // ph, ph, w // pw, pw).permute(0, 2, 4, 6, 1, 3, 5, 7)
         return F.linear(grid.reshape(b, -1, c * pt * ph * pw), self.proj.weight.flatten(1), self.proj.bias)
+
+
+def unrotated_text(rope: Rope, text_tokens: int) -> Rope:
+    """Tables of the joint stream [N + L, hd / 2]: those of the image, and rotations by zero for the text."""
+    cos, sin = rope
+    below = (0, 0, 0, text_tokens)
+    return F.pad(cos, below, value=1.0), F.pad(sin, below)
 
 
 class ScalarEmbedder(nn.Module):

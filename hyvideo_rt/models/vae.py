@@ -39,6 +39,18 @@ class CausalVAE(nn.Module):
         return video
 
 
+class VAEDecoding(nn.Module):
+    """The half that decodes, as a module of its own that shares the weights: `CausalVAE.decode`."""
+
+    def __init__(self, vae: CausalVAE) -> None:
+        super().__init__()
+        self.post_quant_conv, self.decoder = vae.post_quant_conv, vae.decoder
+
+    def forward(self, z: Tensor) -> Tensor:
+        video: Tensor = self.decoder(self.post_quant_conv(z))
+        return video
+
+
 class Encoder(nn.Module):
     def __init__(self, config: VAEConfig, ops: Ops) -> None:
         super().__init__()

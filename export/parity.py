@@ -1,0 +1,105 @@
+"""Is an engine as exact as the module it was made from? No engine that is not is ever stored.
+
+Both compute the same random case, and so does the module in higher precision. On average (root mean square)
+the engine may be twice as far from that as the module itself is, at its worst place eight times: the error of
+the precision is the budget, not a number that someone chose.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from hyvideo_rt.errors import BuildFailed
+from hyvideo_rt.export.programs import Argument, Program
+
+MEAN_TIMES, WORST_TIMES = 2.0, 8.0
+EXACT_TOKENS = 8192  # above, the reference is fp32 instead of fp64: attention in fp64 stores tokens x tokens
+SMALLEST = 1e-7  # of the outputs' size: where the module happens to be exact, fp32 still rounds
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Errors against the module in `reference` precision, over all outputs, in units of their size (rms)."""
+
+    where: str
+    sizes: dict[str, int]
+    reference: str
+    module_error: float
+    engine_error: float
+    module_worst: float
+    engine_worst: float
+
+    @property
+    def budget(self) -> float:
+        return MEAN_TIMES * max(self.module_error, SMALLEST)
+
+    def require(self, name: str) -> dict[str, object]:
+        """As JSON. Raises BuildFailed unless the engine is within the budget."""
+        worst = WORST_TIMES * max(self.module_worst, SMALLEST)
+        if not (self.engine_error <= self.budget and self.engine_worst <= worst):  # NaN fails as well
+            raise BuildFailed(
+                f"{name} differs from the module by {self.engine_error:.1e} and at its worst by "
+                f"{self.engine_worst:.1e}, allowed are {self.budget:.1e} and {worst:.1e}\n"
+                f"  nothing was stored; please report this with the output of `hyvideo-rt doctor`"
+            )
+        return asdict(self) | {"budget": self.budget}
+
+
+@torch.inference_mode()
+def compare(
+    program: Program,
+    engine: Callable[..., Sequence[Tensor]],
+    sizes: Mapping[str, int],
+    device: torch.device,
+    seed: int = 0,
+) -> Parity:
+    """On the device where the engine runs, with these values of the sizes that vary."""
+    generator = torch.Generator(device).manual_seed(seed)
+    inputs = [_random_input(each, sizes, device, generator) for each in program.inputs]
+    weights = [_random_weight(each, device, generator) for each in program.weights]
+    higher = torch.float64 if max(x.shape[1] for x in inputs) <= EXACT_TOKENS else torch.float32
+    exact = program([x.to(higher) for x in inputs], [w.to(higher) for w in weights])
+    module, compiled = program(inputs, weights), engine(*inputs, *weights)
+    module_error, module_worst = _errors(module, exact)
+    engine_error, engine_worst = _errors(compiled, exact)
+    return Parity(
+        where="device",
+        sizes=dict(sizes),
+        reference=str(higher).removeprefix("torch."),
+        module_error=module_error,
+        engine_error=engine_error,
+        module_worst=module_worst,
+        engine_worst=engine_worst,
+    )
+
+
+def _errors(got: Sequence[Tensor], exact: Sequence[Tensor]) -> tuple[float, float]:
+    """Root mean square and largest, over all outputs, over the root mean square of what is exact."""
+    differences = torch.cat([(x.to(y.dtype) - y).flatten() for x, y in zip(got, exact, strict=True)])
+    size = torch.cat([y.flatten() for y in exact]).square().mean().sqrt()
+    return float(differences.square().mean().sqrt() / size), float(differences.abs().max() / size)
+
+
+def _random_input(
+    argument: Argument, sizes: Mapping[str, int], device: torch.device, generator: torch.Generator
+) -> Tensor:
+    """Standard normal; cosines and sines of one random angle each."""
+    like = argument.zeros(sizes, device)
+    if argument.name in ("cos", "sin"):
+        same = torch.Generator(device).manual_seed(1)
+        angles = torch.rand(like.shape, generator=same, device=device) * 6.28
+        return angles.cos_() if argument.name == "cos" else angles.sin_()
+    return torch.randn(like.shape, generator=generator, device=device).to(like.dtype)
+
+
+def _random_weight(argument: Argument, device: torch.device, generator: torch.Generator) -> Tensor:
+    """Matrices that keep the size of what they multiply, norms' gains around 1, biases around 0."""
+    like = argument.zeros({}, device)
+    noise = torch.randn(like.shape, generator=generator, device=device)
+    if like.ndim > 1:
+        noise /= like[0].numel() ** 0.5
+    else:
+        noise = 0.1 * noise + float(argument.name.endswith("weight"))
+    return noise.to(like.dtype)

@@ -1,0 +1,82 @@
+"""Which engines the flags of a command ask for, and where they are kept."""
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.config import ModelConfig
+from hyvideo_rt.engine_set import MAX_TEXT, EngineSet, Target, specs_of
+from hyvideo_rt.engines import inductor
+from hyvideo_rt.engines.spec import EngineSpec
+from hyvideo_rt.engines.spec import Precision as EnginePrecision
+from hyvideo_rt.engines.store import EngineStore
+from hyvideo_rt.engines.target import target_of
+from hyvideo_rt.errors import EngineError, InvalidRequest
+from hyvideo_rt.models.dit import HunyuanVideoDiT
+from hyvideo_rt.models.vae import CausalVAE
+from hyvideo_rt.pipeline import Precision
+
+MakeEngines = Callable[[HunyuanVideoDiT, CausalVAE], EngineSet]
+NAMES: dict[torch.dtype, EnginePrecision] = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+}
+
+
+def store_root(args: argparse.Namespace) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(args.engine_dir or os.environ.get("HYVIDEO_ENGINE_DIR") or cache / "hyvideo-rt" / "engines")
+
+
+def open_store(args: argparse.Namespace) -> EngineStore:
+    """The folder that was named and the user's key; both are made if they are not there."""
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    key = os.environ.get("HYVIDEO_ENGINE_KEY") or config / "hyvideo-rt" / "engine-key"
+    return EngineStore(store_root(args), Path(key))
+
+
+def target_for(precision: Precision, device: torch.device) -> Target:
+    """Engines for this device in these precisions. Raises InvalidRequest for those that none can have."""
+    if precision.fp8:
+        raise InvalidRequest(
+            "got --use-fp8 for engines, which are built for bf16, fp16 and fp32 weights only\n"
+            "  leave it out, or take --backend eager"
+        )
+    return Target("inductor", target_of(device), NAMES[precision.dit], NAMES[precision.vae])
+
+
+def choose_engines(
+    args: argparse.Namespace, config: ModelConfig, bucket: Bucket, precision: Precision, device: torch.device
+) -> MakeEngines | None:
+    """None is eager. Where nothing was asked for, engines if all are there; which it is, is said."""
+    impossible = precision.fp8 or args.text_len > MAX_TEXT or not store_root(args).exists()
+    if args.backend == "eager" or (args.backend == "auto" and impossible):
+        return None
+    if args.text_len > MAX_TEXT:
+        raise InvalidRequest(
+            f"got --text-len {args.text_len} for engines, which read at most {MAX_TEXT} tokens\n"
+            f"  take --backend eager"
+        )
+    target = target_for(precision, device)
+    try:
+        load = functools.partial(load_engine, open_store(args), device)
+        loaded = {spec: load(spec) for spec in specs_of(config, bucket, target)}
+    except EngineError as error:
+        if args.backend != "auto":
+            raise
+        print(f"eager: {str(error).splitlines()[0]}", file=sys.stderr)
+        return None
+    print(f"engines of {target.backend} for {bucket}", file=sys.stderr)
+    return lambda dit, vae: EngineSet(config, target, dit, vae, loaded.__getitem__)
+
+
+def load_engine(store: EngineStore, device: torch.device, spec: EngineSpec) -> inductor.InductorEngine:
+    engine = store.load(spec, inductor.source(), inductor.libraries(device))
+    return inductor.InductorEngine(engine.path)

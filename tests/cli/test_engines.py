@@ -1,0 +1,86 @@
+"""`hyvideo-rt build` and `hyvideo-rt engines` as a person runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "hyvideo_rt.cli.main"]
+BUILD = ("build", "--model", "tiny", "--preset", "tiny-square", "--component", "single_block")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+def run(home: Path, *args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """With `home` as the user's cache and configuration."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "OMP_NUM_THREADS": "2"}
+    return subprocess.run([*COMMAND, *args], cwd=cwd or home, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def built(home: Path) -> str:
+    """The name of the one engine that was built."""
+    done = run(home, *BUILD)
+    assert done.returncode == 0, done.stderr
+    assert "built in" in done.stderr
+    (row,) = json.loads(run(home, "engines", "list", "--json").stdout)
+    assert row["loads here"] == "yes"
+    return str(row["engine"])
+
+
+def test_a_second_build_finds_the_first(home: Path, built: str) -> None:
+    done = run(home, *BUILD)
+    assert done.returncode == 0
+    assert f"{built}: was there" in done.stderr
+
+
+def test_list_and_inspect(home: Path, built: str) -> None:
+    assert built in run(home, "engines", "list").stdout
+    manifest = json.loads(run(home, "engines", "inspect", built).stdout)
+    assert manifest["spec"]["component"] == "single_block"
+    assert 0 <= manifest["parity"]["engine_error"] <= manifest["parity"]["budget"]
+    done = run(home, "engines", "inspect", "nothing")
+    assert done.returncode == 2
+    assert "engines list" in done.stderr
+
+
+def test_engines_that_were_asked_for_and_are_not_all_there(home: Path, built: str) -> None:
+    args = ("generate", "--model", "tiny", "--prompt", "x", "--infer-steps", "1")
+    done = run(home, *args, "--backend", "inductor")
+    assert done.returncode == 1
+    assert "build it: hyvideo-rt build --component double_block" in done.stderr
+    assert not (home / "results").exists()
+    done = run(home, *args)
+    assert done.returncode == 0
+    assert "eager: no engine double_block" in done.stderr
+
+
+def test_fp8_weights_have_no_engines_yet(home: Path) -> None:
+    done = run(home, *BUILD, "--use-fp8")
+    assert done.returncode == 2
+    assert "--backend eager" in done.stderr
+
+
+def test_generate_makes_no_store(tmp_path: Path) -> None:
+    done = run(tmp_path, "generate", "--model", "tiny", "--prompt", "x", "--infer-steps", "1")
+    assert done.returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results"]
+
+
+def test_verify_finds_what_was_altered_and_prune_deletes_it(home: Path, built: str) -> None:
+    """Last: the engine is gone then."""
+    path = home / ".cache" / "hyvideo-rt" / "engines" / built / "engine.pt2"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    done = run(home, "engines", "verify")
+    assert done.returncode == 1
+    assert "engine.pt2 was altered" in done.stderr
+    assert "0 whole, 1 moved to quarantine" in done.stderr
+    assert "0 engines and 1 other folders deleted" in run(home, "engines", "prune").stderr
+    assert run(home, "engines", "verify").returncode == 0

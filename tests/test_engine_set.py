@@ -1,0 +1,153 @@
+"""Engines of the embedded model, built here: whole videos against the networks themselves, by preset."""
+
+import functools
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from hyvideo_rt.buckets import TINY_PRESETS, Bucket
+from hyvideo_rt.config import MODELS
+from hyvideo_rt.engine_set import EngineSet, Target, block_spec, specs_of
+from hyvideo_rt.engines import inductor
+from hyvideo_rt.engines.spec import EngineSpec
+from hyvideo_rt.engines.store import EngineStore
+from hyvideo_rt.engines.target import target_of
+from hyvideo_rt.errors import EngineMissing
+from hyvideo_rt.export.build import build, program_of
+from hyvideo_rt.models.dit import block_weights
+from hyvideo_rt.models.vae import VAEDecoding
+from hyvideo_rt.pipeline import Pipeline, Precision
+from hyvideo_rt.sampling import SamplingParams, denoise, initial_noise, make_sigmas
+from hyvideo_rt.weights.checkpoint import Checkpoint
+
+pytestmark = pytest.mark.timeout(1200)  # six builds of a minute or so each
+TINY, CPU = MODELS["tiny"], torch.device("cpu")
+CHECKPOINT = Checkpoint.open(Path(str(files("hyvideo_rt") / "tiny_model")))
+PRESETS = [TINY_PRESETS[name] for name in ("tiny-square", "tiny-square-long")]
+TARGET = Target("inductor", target_of(CPU), "fp32", "fp32")
+PROMPT = "a red circle moves right on a white background"
+EXACT = Precision(torch.float64, torch.float64, torch.float64, torch.float64)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> EngineStore:
+    """Holding all engines of these presets."""
+    folder = tmp_path_factory.mktemp("store")
+    store = EngineStore(folder / "engines", folder / "key")
+    for spec in dict.fromkeys(spec for bucket in PRESETS for spec in specs_of(TINY, bucket, TARGET)):
+        _, new = build(spec, TINY, store, CPU)
+        assert new
+    return store
+
+
+def load(store: EngineStore, spec: EngineSpec) -> inductor.InductorEngine:
+    return inductor.InductorEngine(store.load(spec, inductor.source(), inductor.libraries(CPU)).path)
+
+
+@pytest.fixture(scope="module")
+def compiled(store: EngineStore) -> Pipeline:
+    make = functools.partial(EngineSet, TINY, TARGET, load=functools.partial(load, store))
+    return Pipeline.load(CHECKPOINT, CPU, engines=make)
+
+
+@torch.inference_mode()
+def pictures(pipeline: Pipeline, bucket: Bucket) -> Tensor:
+    params = SamplingParams(bucket, seed=3, num_inference_steps=4)
+    sigmas = make_sigmas(params)
+    text, negative = pipeline.encode(PROMPT, params)
+    latents = denoise(pipeline.predictor(text, negative, params, sigmas), initial_noise(bucket, 3), sigmas)
+    return torch.cat(list(pipeline.decode(latents)), dim=2)
+
+
+def test_whole_videos_are_as_exact_as_the_networks_own(compiled: Pipeline) -> None:
+    """Presets swapped in one process, there and back; the budget is the networks' own error in fp32, twice."""
+    eager, exact = Pipeline.load(CHECKPOINT, CPU), Pipeline.load(CHECKPOINT, CPU, EXACT)
+    for bucket in (*PRESETS, PRESETS[0]):
+        reference = pictures(exact, bucket)
+        own = (pictures(eager, bucket) - reference).abs().max()
+        got = (pictures(compiled, bucket) - reference).abs().max()
+        assert reference.std() > 0.01
+        assert got <= 2 * own + 1e-6
+    assert compiled.identity["backend"] == "inductor"
+
+
+def test_an_engine_is_built_once(store: EngineStore) -> None:
+    spec = block_spec("single_block", TINY, PRESETS[0], TARGET)
+    _, new = build(spec, TINY, store, CPU)
+    assert not new
+
+
+def test_a_preset_without_engines_is_an_error_not_a_fallback(compiled: Pipeline) -> None:
+    with pytest.raises(EngineMissing, match="build it: hyvideo-rt build --component double_block"):
+        pictures(compiled, Bucket(32, 32, 5))
+
+
+def storages(tensors: Sequence[Tensor]) -> dict[int, int]:
+    """Bytes by address."""
+    return {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+
+
+def test_all_presets_share_one_copy_of_the_weights(compiled: Pipeline) -> None:
+    """What the engines are called with are the networks' own tensors."""
+    assert compiled.engines is not None
+    compiled.engines.warm(PRESETS)
+    seen: list[Tensor] = []
+
+    def recording(spec: EngineSpec) -> "Recorder":
+        return Recorder(seen)
+
+    spied = EngineSet(TINY, TARGET, compiled.dit, compiled.vae, recording)
+    for bucket in PRESETS:
+        blocks = spied.blocks(bucket)
+        rope = (torch.zeros(1), torch.zeros(1))
+        for double in blocks.double:
+            double(*[torch.zeros(1)] * 4, rope, None)
+        for single in blocks.single:
+            single(*[torch.zeros(1)] * 2, rope, None)
+        spied.decode(torch.zeros(1, 16, *bucket.latent_shape))
+    own = storages([*compiled.dit.state_dict().values(), *compiled.vae.state_dict().values()])
+    bound = storages([tensor for tensor in seen if tensor.numel() > 1 and tensor.abs().max() > 0])
+    assert bound.items() <= own.items()
+    networks = (*compiled.dit.double_blocks, *compiled.dit.single_blocks)
+    assert sum(bound.values()) >= sum(t.nbytes for block in networks for t in block_weights(block).values())
+
+
+class Recorder:
+    """An engine that keeps what it was called with."""
+
+    def __init__(self, seen: list[Tensor]) -> None:
+        self.seen = seen
+
+    def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        self.seen += tensors
+        return [torch.zeros(1), torch.zeros(1)]
+
+
+@pytest.mark.parametrize("name", ["double_blocks.0.img_attn_proj.bias", "single_blocks.2.linear2.weight"])
+def test_a_weight_changed_in_place_changes_every_preset(compiled: Pipeline, name: str) -> None:
+    weight = compiled.dit.get_parameter(name)
+    before = [pictures(compiled, bucket) for bucket in PRESETS]
+    kept = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.add_(0.5)
+        for bucket, video in zip(PRESETS, before, strict=True):
+            assert (pictures(compiled, bucket) - video).abs().max() > 1e-3
+    finally:
+        with torch.no_grad():
+            weight.copy_(kept)
+    assert torch.equal(pictures(compiled, PRESETS[0]), before[0])
+
+
+def test_programs_name_the_weights_in_the_networks_order() -> None:
+    pipeline = Pipeline.load(CHECKPOINT, CPU)
+    modules = (pipeline.dit.double_blocks[0], pipeline.dit.single_blocks[0], VAEDecoding(pipeline.vae))
+    for spec, module in zip(specs_of(TINY, PRESETS[0], TARGET), modules, strict=True):
+        program = program_of(spec, TINY)
+        expected = {name: tuple(tensor.shape) for name, tensor in block_weights(module).items()}
+        assert {weight.name: weight.shape for weight in program.weights} == expected
+        assert [weight.name for weight in program.weights] == list(expected)
