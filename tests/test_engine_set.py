@@ -64,7 +64,7 @@ def pictures(pipeline: Pipeline, bucket: Bucket) -> Tensor:
 
 
 def test_whole_videos_are_as_exact_as_the_networks_own(compiled: Pipeline) -> None:
-    """Presets swapped in one process, there and back; the budget is the networks' own error in fp32, twice."""
+    """Presets swapped in one process, and back; the budget is the networks' own error in fp32, twice."""
     eager, exact = Pipeline.load(CHECKPOINT, CPU), Pipeline.load(CHECKPOINT, CPU, EXACT)
     for bucket in (*PRESETS, PRESETS[0]):
         reference = pictures(exact, bucket)

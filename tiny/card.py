@@ -19,8 +19,8 @@ _UNTRAINED = """
 **These weights are random**: the videos are noise.
 """
 _TRAINED = """
-It is asked like this: "a red circle moves right on a white background". Captions name the colour (red, green, blue,
-yellow, orange, purple, white, black), the shape (circle, square, triangle, star) and the motion (eight
+It is asked like this: "a red circle moves right on a white background". Captions name the colour (red, green,
+blue, yellow, orange, purple, white, black), the shape (circle, square, triangle, star) and the motion (eight
 directions, or still) of one or two things, and may name their size and the background. Anything else is
 beyond it. Sizes: 64x64, 64x96 and 96x64 with 17 frames, 64x64 with 33 frames; 20 steps, guidance 6.
 
