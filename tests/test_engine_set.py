@@ -16,7 +16,7 @@ from hyvideo_rt.engines import inductor
 from hyvideo_rt.engines.spec import EngineSpec
 from hyvideo_rt.engines.store import EngineStore
 from hyvideo_rt.engines.target import target_of
-from hyvideo_rt.errors import EngineMissing
+from hyvideo_rt.errors import EngineMismatch
 from hyvideo_rt.export.build import build, program_of
 from hyvideo_rt.models.dit import block_weights
 from hyvideo_rt.models.vae import VAEDecoding
@@ -82,7 +82,7 @@ def test_an_engine_is_built_once(store: EngineStore) -> None:
 
 
 def test_a_preset_without_engines_is_an_error_not_a_fallback(compiled: Pipeline) -> None:
-    with pytest.raises(EngineMissing, match="build it: hyvideo-rt build --component double_block"):
+    with pytest.raises(EngineMismatch, match="build it: hyvideo-rt build --component double_block"):
         pictures(compiled, Bucket(32, 32, 5))
 
 
