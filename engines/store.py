@@ -199,7 +199,10 @@ def _read(folder: Path, key: bytes) -> Engine | None:
     signature = _plain_file(folder / SIGNATURE, MANIFEST_LIMIT).decode(errors="replace")
     if not is_signed(content, signature, key):
         raise _Broken("its manifest does not carry this store's signature")
-    manifest = Manifest.from_bytes(content)
+    try:
+        manifest = Manifest.from_bytes(content)
+    except EngineMismatch as error:  # also of use to nobody here, and `prune` must find it
+        raise _Broken(str(error)) from None
     if manifest.spec.name != folder.name:
         raise _Broken(f"its manifest is that of {manifest.spec.name}")
     path = folder / manifest.artefact

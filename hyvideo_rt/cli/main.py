@@ -5,15 +5,17 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 from hyvideo_rt import __version__
 from hyvideo_rt.cli.upstream_flags import add_fixed_and_ignored_flags
 from hyvideo_rt.config import MODELS
+from hyvideo_rt.engines.spec import Component
 from hyvideo_rt.errors import HyVideoError, InvalidRequest
 
 DTYPES = ("fp32", "fp16", "bf16")
 BACKENDS = ("inductor",)
-COMPONENTS = ("double_block", "single_block", "vae_decoder_tile")
+COMPONENTS = get_args(Component)
 BAD_REQUEST, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses; argparse uses 2 as well
 
 

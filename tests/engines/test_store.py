@@ -213,6 +213,18 @@ def test_a_manifest_of_another_format_is_a_mismatch(tmp_path: Path) -> None:
         Manifest.from_bytes(content.replace(b'"format": 1', b'"format": 2'))
 
 
+def test_an_engine_of_another_format_is_listed_and_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = new_store(tmp_path)
+    add(store, tmp_path)
+    monkeypatch.setattr("hyvideo_rt.engines.manifest.FORMAT", 2)
+    (found,) = store.engines()
+    assert isinstance(found, EngineCorrupt)
+    assert "another version wrote it" in str(found)
+    assert store.clear_rubbish() == 1
+
+
 def test_rubbish_of_builders_that_died_is_cleared(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     dead = multiprocessing.Process(target=time.sleep, args=(0,))
