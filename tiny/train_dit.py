@@ -36,6 +36,8 @@ from tiny.world import sample_scene
 
 EMPTY_CAPTIONS = 0.1
 LEVELS = 2  # noise levels at which each clip of a batch is seen: its caption is read once
+STILLS = 0.5  # the share of batches that are pictures: colour and shape are learned there at half the cost
+STILLS_PER_CLIP = 2  # they take as long as one clip, with the text's tokens
 SHIFT = 7.0  # of the noise levels, as in sampling
 UNSHIFTED = 0.2  # the share of clips whose noise level is not shifted: fine detail is learned there
 
@@ -56,11 +58,20 @@ def flow_loss(denoiser: Denoiser, clips: Tensor, texts: Texts) -> Tensor:
     return F.mse_loss(denoiser(x, sigma, texts, rope_for(clips)), noise - clips)
 
 
-def draw(pools: Sequence[Pool], rng: Random, batch: int, empty: Texts, drop: float) -> tuple[Tensor, Texts]:
-    """Clips of one size, as many tokens as `batch` clips of 64x64x17 have at one noise level each."""
+def draw(
+    pools: Sequence[Pool], rng: Random, batch: int, empty: Texts, drop: float, stills: float = 0.0
+) -> tuple[Tensor, Texts]:
+    """Clips of one size, as many tokens as `batch` clips of 64x64x17 have at one noise level each.
+
+    Or, with probability `stills`, the first latent frame of more clips: almost the latent of a picture, whose
+    group norms see no other frames.
+    """
     pool = rng.choices(pools, [len(pool.latents) for pool in pools])[0]
     count = max(1, batch // LEVELS * Bucket(*MAIN).num_tokens // Bucket(*pool.size).num_tokens)
-    return pool.draw(count, empty, drop)
+    if rng.random() >= stills:
+        return pool.draw(count, empty, drop)
+    clips, texts = pool.draw(STILLS_PER_CLIP * count, empty, drop)
+    return clips[:, :, :1], texts
 
 
 def check(vae: CausalVAE, denoiser: Denoiser, scales: Sequence[float], num_prompts: int) -> None:
@@ -145,13 +156,14 @@ def train_dit(
     denoiser.to(device)
     average = Average(denoiser, decay=0.999)
     main_shape = Bucket(*MAIN).latent_shape
+    frequent = (main_shape, (1, *main_shape[1:]))
     empty = Tokenizers().encode([""]).to(device)
     if compiled:
         compile_blocks(denoiser)
 
     def step() -> tuple[Tensor, int]:
-        clips, texts = draw(pools, rng, batch, empty, EMPTY_CAPTIONS)
-        with autocast(device), plain_attention(device), eager_unless(clips.shape[2:] == main_shape):
+        clips, texts = draw(pools, rng, batch, empty, EMPTY_CAPTIONS, STILLS)
+        with autocast(device), plain_attention(device), eager_unless(clips.shape[2:] in frequent):
             return flow_loss(denoiser, clips, texts), LEVELS * len(clips)
 
     def save_both() -> None:

@@ -1,3 +1,5 @@
+from random import Random
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from hyvideo_rt.models.tokenizers import VIDEO_TEMPLATE
 from tiny.latents import CAPTIONS, MAIN, Pool, build_pools, describe
 from tiny.networks import new_vae
 from tiny.texts import Tokenizers
+from tiny.train_dit import draw
 from tiny.world import split
 
 CLIPS = 2
@@ -56,3 +59,11 @@ def test_dropped_captions_are_the_empty_prompt(pool: Pool) -> None:
     assert torch.equal(texts.llm_ids, empty.llm_ids.expand(4, -1))
     assert texts.valid.tolist() == [1] * 4
     assert torch.equal(texts.clip_ids, empty.clip_ids.expand(4, -1))
+
+
+def test_a_still_is_a_clips_first_latent_frame(pool: Pool) -> None:
+    stills, texts = draw([pool], Random(0), 8, Tokenizers().encode([""]), drop=0.0, stills=1.0)
+    assert stills.shape == (8, 16, 1, 8, 8)
+    assert len(texts.valid) == 8
+    for still in stills:
+        assert any(torch.equal(still, latents[:, :1].float()) for latents in pool.latents)
