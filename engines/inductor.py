@@ -8,21 +8,45 @@ import torch
 from torch import Tensor, nn
 
 from hyvideo_rt.engines.source import source_digest
+from hyvideo_rt.engines.spec import Precision
 
 OPTIONS: dict[str, object] = {"cpp.dynamic_threads": True}  # as many as at run time, not as at build time
 
 
-def source() -> str:
-    """The digest of the code that this backend's engines are made from."""
-    return source_digest("inductor.py")
+class Inductor:
+    """Compiles for the device it runs on: any CUDA GPU, or the CPU."""
 
+    artefact = "engine.pt2"
 
-def libraries(device: torch.device) -> dict[str, str]:
-    """Versions that must be the same where an engine is built and where it runs."""
-    found = {"torch": str(torch.__version__)}
-    if device.type == "cuda":
-        found["triton"] = importlib.metadata.version("triton")
-    return found
+    def source(self) -> str:
+        return source_digest("engines/inductor.py")
+
+    def libraries(self, device: torch.device) -> dict[str, str]:
+        found = {"torch": str(torch.__version__)}
+        if device.type == "cuda":
+            found["triton"] = importlib.metadata.version("triton")
+        return found
+
+    def load(self, path: Path, precision: Precision) -> "InductorEngine":
+        return InductorEngine(path)
+
+    def build(
+        self,
+        program: nn.Module,
+        examples: tuple[list[Tensor], list[Tensor]],
+        sizes: Sequence[Mapping[int, torch.export.Dim]],
+        path: Path,
+    ) -> str:
+        """Compile `program(inputs, weights)`; per input, the sizes that vary. Gives the graph's text."""
+        inputs, weights = examples
+        with torch.inference_mode():
+            exported = torch.export.export(
+                program, (inputs, weights), dynamic_shapes=(list(sizes), [None] * len(weights))
+            )
+            torch._inductor.aoti_compile_and_package(
+                exported, package_path=str(path), inductor_configs=OPTIONS
+            )
+        return str(exported.graph)
 
 
 class InductorEngine:
@@ -34,19 +58,3 @@ class InductorEngine:
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
         outputs: list[Tensor] = self._run(list(tensors))
         return outputs
-
-
-def build(
-    program: nn.Module,
-    examples: tuple[list[Tensor], list[Tensor]],
-    sizes: Sequence[Mapping[int, torch.export.Dim]],
-    path: Path,
-) -> str:
-    """Compile `program(inputs, weights)`; per input, the sizes that vary. Gives the exported graph's text."""
-    inputs, weights = examples
-    with torch.inference_mode():
-        exported = torch.export.export(
-            program, (inputs, weights), dynamic_shapes=(list(sizes), [None] * len(weights))
-        )
-        torch._inductor.aoti_compile_and_package(exported, package_path=str(path), inductor_configs=OPTIONS)
-    return str(exported.graph)

@@ -7,7 +7,7 @@ from typing import Any
 from hyvideo_rt.engines.spec import EngineSpec
 from hyvideo_rt.errors import EngineMismatch
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

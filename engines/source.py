@@ -9,10 +9,10 @@ GRAPH = ("kernels/*.py", "models/dit.py", "models/vae.py", "models/linear.py", "
 
 
 @cache
-def source_digest(backend_file: str) -> str:
-    """SHA-256 over the files that define the graphs, and the backend's own: `inductor.py` for one."""
+def source_digest(*more: str) -> str:
+    """SHA-256 over the files that define the graphs, and the backend's own: `engines/inductor.py` for one."""
     found = hashlib.sha256()
-    for pattern in (*GRAPH, f"engines/{backend_file}"):
+    for pattern in (*GRAPH, *more):
         files = sorted(PACKAGE.glob(pattern))
         assert files, pattern
         for file in files:

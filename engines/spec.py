@@ -8,8 +8,10 @@ from typing import Any, Literal, get_args
 from hyvideo_rt.errors import InvalidRequest
 
 Component = Literal["double_block", "single_block", "vae_decoder_tile"]
-Backend = Literal["inductor", "tensorrt", "tensorrt_rtx", "openvino"]
+BackendName = Literal["inductor", "openvino", "tensorrt", "tensorrt_rtx"]
 Precision = Literal["fp32", "bf16", "fp16", "fp8"]
+
+MAX_TEXT = 256  # tokens of the prompt that a block is built for
 
 
 @dataclass(frozen=True)
@@ -17,20 +19,20 @@ class EngineSpec:
     """The key of an engine. It has no resolution: blocks know only token counts, the VAE only tiles.
 
     shape is (image tokens, longest text) of a block and (T, H, W) of a tile of latents; model the digest of
-    the config that defines the network; targets the compute capabilities it may run on, or one CPU level.
+    the config that defines the network; target what it runs on: a compute capability or one CPU level.
     """
 
     component: Component
     model: str
     shape: tuple[int, ...]
     precision: Precision
-    backend: Backend
-    targets: tuple[str, ...]
+    backend: BackendName
+    target: str
     flags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check("component", self.component, get_args(Component))
-        _check("backend", self.backend, get_args(Backend))
+        _check("backend", self.backend, get_args(BackendName))
         _check("precision", self.precision, get_args(Precision))
 
     @property
@@ -40,8 +42,8 @@ class EngineSpec:
     @property
     def name(self) -> str:
         """For people, and the folder's name: `double_block-67320x256-bf16-inductor-sm90-1f3a5c7e`."""
-        shape, targets = "x".join(map(str, self.shape)), "+".join(self.targets)
-        parts = (self.component, shape, self.precision, self.backend, targets, self.digest[:8])
+        shape = "x".join(map(str, self.shape))
+        parts = (self.component, shape, self.precision, self.backend, self.target, self.digest[:8])
         return "-".join(parts)
 
     @classmethod

@@ -4,20 +4,25 @@ import platform
 import resource
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from hyvideo_rt.config import ModelConfig
-from hyvideo_rt.engines import inductor
+from hyvideo_rt.engines.backends import BACKENDS, INDUCTOR, OPENVINO, TENSORRT
 from hyvideo_rt.engines.manifest import Manifest, TensorInfo
-from hyvideo_rt.engines.spec import EngineSpec, digest
+from hyvideo_rt.engines.spec import MAX_TEXT, EngineSpec, Precision, digest
 from hyvideo_rt.engines.store import Engine, EngineStore, sha256_of
+from hyvideo_rt.engines.target import target_of
 from hyvideo_rt.errors import EngineError
-from hyvideo_rt.export.parity import compare
+from hyvideo_rt.export.gate import check_gate
+from hyvideo_rt.export.onnx_graph import export_onnx, onnx_runtime
+from hyvideo_rt.export.parity import Parity, compare
 from hyvideo_rt.export.programs import (
+    IMAGE,
     JOINT,
     TEXT,
     Argument,
@@ -26,74 +31,139 @@ from hyvideo_rt.export.programs import (
     single_block,
     vae_decoder_tile,
 )
+from hyvideo_rt.kernels.attention import joint_attention_spelt_out
 from hyvideo_rt.kernels.conv3d import conv3d_onednn
 from hyvideo_rt.kernels.ops import REFERENCE, Ops
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 EXAMPLE_TEXT = 7  # tokens: any number but 0 and 1, which torch.export takes for constants
+REDUCED_TOKENS, REDUCED_TILE = 48, (2, 8, 8)  # where not the engine runs but its graph, on a CPU
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """graph is the digest of what was compiled, fixed the numbers of tokens that the engine is for alone."""
+
+    graph: str
+    fixed: Mapping[str, int]
+    scratch_bytes: int | None = None
+
+
+class Builder:
+    """Builds engines of one model on one machine; what several engines share is made once."""
+
+    def __init__(self, config: ModelConfig, store: EngineStore, device: torch.device) -> None:
+        self.config, self.store, self.device = config, store, device
+        self._graphs: dict[EngineSpec, bytes] = {}
+        self._parities: dict[EngineSpec, Parity] = {}
+
+    def build(self, spec: EngineSpec) -> tuple[Engine, bool]:
+        """The engine, and whether it was built just now or is one that the store already had.
+
+        Raises BuildFailed; the store is then as it was.
+        """
+        backend = BACKENDS[spec.backend]
+        with self.store.building(spec):
+            try:
+                return self.store.load(spec, backend.source(), backend.libraries(self.device)), False
+            except EngineError:
+                return self._build(spec), True
+
+    def _build(self, spec: EngineSpec) -> Engine:
+        backend, program = BACKENDS[spec.backend], program_of(spec, self.config)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / backend.artefact
+            start = time.perf_counter()
+            compiled = self._compile(spec, path)
+            build_s = time.perf_counter() - start
+            manifest = Manifest(
+                spec=spec,
+                inputs=tuple(_info(each, compiled.fixed) for each in program.inputs),
+                outputs=tuple(_info(each, compiled.fixed) for each in program.outputs),
+                source=backend.source(),
+                graph=compiled.graph,
+                libraries=backend.libraries(self.device),
+                built_on=_this_machine(self.device),
+                build_s=round(build_s, 2),
+                peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                scratch_bytes=compiled.scratch_bytes,
+                parity=self._parity(spec, path).require(spec.name),
+                artefact=path.name,
+                size_bytes=path.stat().st_size,
+                sha256=sha256_of(path),
+            )
+            return self.store.save(manifest, path)
+
+    def _compile(self, spec: EngineSpec, path: Path) -> Compiled:
+        if spec.backend == "inductor":
+            program = program_of(spec, self.config, ops_for(spec))
+            examples = examples_of(program, spec, self.device)
+            graph = INDUCTOR.build(program, examples, varying(program, spec), path)
+            return Compiled(digest(graph), {IMAGE: spec.shape[0]})
+        onnx = path.with_name(f"{spec.component}.onnx")
+        onnx.write_bytes(self._graph(spec))
+        graph = sha256_of(onnx)
+        if spec.backend == "openvino":
+            OPENVINO.build(onnx, spec.precision, path)
+            return Compiled(graph, {})
+        fixed, program = sizes_of(spec, MAX_TEXT), program_of(spec, self.config)
+        shapes = {each.name: each.resolved(fixed) for each in program.inputs}
+        report = TENSORRT[spec.backend].build(onnx, shapes, spec.target, path)
+        check_gate(report, spec, program)
+        return Compiled(graph, fixed, report.scratch_bytes)
+
+    def _parity(self, spec: EngineSpec, path: Path) -> Parity:
+        """Of the engine, loaded as the runtime will; where it cannot run, of its graph."""
+        if spec.target != target_of(self.device):
+            return self._parity_of_graph(spec)
+        engine = BACKENDS[spec.backend].load(path, spec.precision)
+        text = MAX_TEXT if spec.backend in TENSORRT else EXAMPLE_TEXT
+        return compare(
+            program_of(spec, self.config), engine, sizes_of(spec, text), self.device, where="device"
+        )
+
+    def _parity_of_graph(self, spec: EngineSpec) -> Parity:
+        """On a CPU, in fp32 and on a reduced size: what can be said without the GPU."""
+        shape = REDUCED_TILE if spec.component == "vae_decoder_tile" else (REDUCED_TOKENS, MAX_TEXT)
+        reduced = replace(spec, precision="fp32", shape=shape, target="")
+        if reduced not in self._parities:
+            run, sizes = onnx_runtime(self._graph(reduced)), sizes_of(reduced, EXAMPLE_TEXT)
+            self._parities[reduced] = compare(
+                program_of(reduced, self.config), run, sizes, torch.device("cpu"), where="onnx"
+            )
+        return self._parities[reduced]
+
+    def _graph(self, spec: EngineSpec) -> bytes:
+        """The ONNX file: the same for all targets, and for blocks of any number of tokens."""
+        same = replace(spec, target="", shape=spec.shape if spec.component == "vae_decoder_tile" else ())
+        if same not in self._graphs:
+            self._graphs[same] = export_onnx(program_of(spec, self.config, ops_for(spec)))
+        return self._graphs[same]
 
 
 def program_of(spec: EngineSpec, config: ModelConfig, ops: Ops = REFERENCE) -> Program:
-    dtype = DTYPES[spec.precision]
+    dtype, onnx = DTYPES[spec.precision], spec.backend != "inductor"
     if spec.component == "double_block":
-        return double_block(config.dit, spec.shape[0], dtype, ops)
+        return double_block(config.dit, dtype, ops, onnx=onnx)
     if spec.component == "single_block":
-        return single_block(config.dit, dtype, ops)
+        return single_block(config.dit, dtype, ops, onnx=onnx)
     frames, height, width = spec.shape
-    return vae_decoder_tile(config.vae, (frames, height, width), dtype, ops)
+    return vae_decoder_tile(config.vae, (frames, height, width), dtype, ops, onnx=onnx)
 
 
-def ops_for(spec: EngineSpec, device: torch.device) -> Ops:
-    """What is traced: Inductor, too, has to be told about oneDNN (see `kernels.conv3d`)."""
-    onednn = device.type == "cpu" and spec.precision == "fp32"
+def ops_for(spec: EngineSpec) -> Ops:
+    """What is traced: attention in its parts for ONNX; oneDNN by name for Inductor (see `kernels.conv3d`)."""
+    if spec.backend != "inductor":
+        return replace(REFERENCE, joint_attention=joint_attention_spelt_out)
+    onednn = spec.target.startswith("cpu") and spec.precision == "fp32"
     return replace(REFERENCE, conv3d=conv3d_onednn) if onednn else REFERENCE
 
 
-def build(
-    spec: EngineSpec, config: ModelConfig, store: EngineStore, device: torch.device
-) -> tuple[Engine, bool]:
-    """The engine, and whether it was built just now or is one that the store already had.
-
-    Raises BuildFailed; the store is then as it was.
-    """
-    with store.building(spec):
-        try:
-            return store.load(spec, inductor.source(), inductor.libraries(device)), False
-        except EngineError:
-            return _build(spec, config, store, device), True
-
-
-def _build(spec: EngineSpec, config: ModelConfig, store: EngineStore, device: torch.device) -> Engine:
-    program = program_of(spec, config, ops_for(spec, device))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "engine.pt2"
-        start = time.perf_counter()
-        graph = inductor.build(program, examples(program, spec, device), varying(program, spec), path)
-        build_s = time.perf_counter() - start
-        engine = inductor.InductorEngine(path)
-        parity = compare(program_of(spec, config), engine, _sizes(spec, EXAMPLE_TEXT), device)
-        manifest = Manifest(
-            spec=spec,
-            inputs=tuple(map(_info, program.inputs)),
-            outputs=tuple(map(_info, program.outputs)),
-            source=inductor.source(),
-            graph=digest(graph),
-            libraries=inductor.libraries(device),
-            built_on=_this_machine(device),
-            build_s=round(build_s, 2),
-            peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            scratch_bytes=None,
-            parity=parity.require(spec.name),
-            artefact=path.name,
-            size_bytes=path.stat().st_size,
-            sha256=sha256_of(path),
-        )
-        return store.save(manifest, path)
-
-
-def examples(program: Program, spec: EngineSpec, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+def examples_of(
+    program: Program, spec: EngineSpec, device: torch.device
+) -> tuple[list[Tensor], list[Tensor]]:
     """Inputs and weights to trace with."""
-    sizes = _sizes(spec, EXAMPLE_TEXT)
+    sizes = sizes_of(spec, EXAMPLE_TEXT)
     return (
         [each.zeros(sizes, device) for each in program.inputs],
         [each.zeros({}, device) for each in program.weights],
@@ -102,22 +172,21 @@ def examples(program: Program, spec: EngineSpec, device: torch.device) -> tuple[
 
 def varying(program: Program, spec: EngineSpec) -> list[dict[int, torch.export.Dim]]:
     """Per input, its sizes that vary and between what: the text has 1 to `shape[1]` tokens."""
+    shortest, longest = sizes_of(spec, 1), sizes_of(spec, MAX_TEXT)
+    dims = {n: torch.export.Dim(n, min=shortest[n], max=longest[n]) for n in (TEXT, JOINT) if n in shortest}
+    return [{i: dims[size] for i, size in enumerate(each.shape) if size in dims} for each in program.inputs]
+
+
+def sizes_of(spec: EngineSpec, text_tokens: int) -> dict[str, int]:
+    """Numbers of tokens by name; none for tiles, which have no open sizes."""
     if spec.component == "vae_decoder_tile":
-        return [{} for _ in program.inputs]
-    shortest, longest = _sizes(spec, 1), _sizes(spec, spec.shape[1])
-    dims = {name: torch.export.Dim(name, min=shortest[name], max=longest[name]) for name in shortest}
-    return [
-        {i: dims[size] for i, size in enumerate(each.shape) if isinstance(size, str)}
-        for each in program.inputs
-    ]
+        return {}
+    return {IMAGE: spec.shape[0], TEXT: text_tokens, JOINT: spec.shape[0] + text_tokens}
 
 
-def _sizes(spec: EngineSpec, text_tokens: int) -> dict[str, int]:
-    return {TEXT: text_tokens, JOINT: spec.shape[0] + text_tokens}
-
-
-def _info(argument: Argument) -> TensorInfo:
-    return TensorInfo(argument.name, argument.shape, str(argument.dtype).removeprefix("torch."))
+def _info(argument: Argument, fixed: Mapping[str, int]) -> TensorInfo:
+    shape = tuple(fixed.get(size, size) if isinstance(size, str) else size for size in argument.shape)
+    return TensorInfo(argument.name, shape, str(argument.dtype).removeprefix("torch."))
 
 
 def _this_machine(device: torch.device) -> dict[str, str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hyvideo_rt.errors import BuildFailed
-from hyvideo_rt.export.programs import Argument, Program
+from hyvideo_rt.export.programs import JOINT, TEXT, VALID, Argument, Program
 
 MEAN_TIMES, WORST_TIMES = 2.0, 8.0
 EXACT_TOKENS = 8192  # above, the reference is fp32 instead of fp64: attention in fp64 stores tokens x tokens
@@ -53,19 +53,24 @@ def compare(
     engine: Callable[..., Sequence[Tensor]],
     sizes: Mapping[str, int],
     device: torch.device,
+    *,
+    where: str = "device",
     seed: int = 0,
 ) -> Parity:
-    """On the device where the engine runs, with these values of the sizes that vary."""
+    """On the device where the engine runs, with these numbers of tokens.
+
+    where is "device", or "onnx" if what runs is the engine's graph.
+    """
     generator = torch.Generator(device).manual_seed(seed)
     inputs = [_random_input(each, sizes, device, generator) for each in program.inputs]
     weights = [_random_weight(each, device, generator) for each in program.weights]
-    higher = torch.float64 if max(x.shape[1] for x in inputs) <= EXACT_TOKENS else torch.float32
-    exact = program([x.to(higher) for x in inputs], [w.to(higher) for w in weights])
+    higher = torch.float64 if sizes.get(JOINT, 0) <= EXACT_TOKENS else torch.float32
+    exact = program(_in(higher, inputs), _in(higher, weights))
     module, compiled = program(inputs, weights), engine(*inputs, *weights)
     module_error, module_worst = _errors(module, exact)
     engine_error, engine_worst = _errors(compiled, exact)
     return Parity(
-        where="device",
+        where=where,
         sizes=dict(sizes),
         reference=str(higher).removeprefix("torch."),
         module_error=module_error,
@@ -73,6 +78,10 @@ def compare(
         module_worst=module_worst,
         engine_worst=engine_worst,
     )
+
+
+def _in(dtype: torch.dtype, tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [x.to(dtype) if x.is_floating_point() else x for x in tensors]
 
 
 def _errors(got: Sequence[Tensor], exact: Sequence[Tensor]) -> tuple[float, float]:
@@ -85,8 +94,10 @@ def _errors(got: Sequence[Tensor], exact: Sequence[Tensor]) -> tuple[float, floa
 def _random_input(
     argument: Argument, sizes: Mapping[str, int], device: torch.device, generator: torch.Generator
 ) -> Tensor:
-    """Standard normal; cosines and sines of one random angle each."""
+    """Standard normal; cosines and sines of one random angle each; half of the text is padding."""
     like = argument.zeros(sizes, device)
+    if argument is VALID:
+        return like + sizes[JOINT] - sizes[TEXT] // 2
     if argument.name in ("cos", "sin"):
         same = torch.Generator(device).manual_seed(1)
         angles = torch.rand(like.shape, generator=same, device=device) * 6.28

@@ -2,6 +2,9 @@
 
 The weights are inputs like any other, in the order of `block_weights`: an engine holds none, all blocks of a
 kind share one, and a weight changed in place changes what every engine computes.
+
+For ONNX a program differs in two things that its builders want: linear weights are [in, out], and a block
+has one input more, `valid` [1], the number of tokens that are not padding.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,22 +17,28 @@ from torch.func import functional_call
 from hyvideo_rt.config import DiTConfig, VAEConfig
 from hyvideo_rt.kernels.ops import REFERENCE, Ops
 from hyvideo_rt.models.dit import DoubleBlock, SingleBlock, block_weights
+from hyvideo_rt.models.linear import transpose_linears
 from hyvideo_rt.models.vae import CausalVAE, VAEDecoding
 
-TEXT, JOINT = "text", "joint"  # sizes that vary between calls: text tokens; image and text tokens
+IMAGE, TEXT, JOINT = "image", "text", "joint"  # numbers of tokens: of the video, of the prompt, of both
 
 
 @dataclass(frozen=True)
 class Argument:
-    """A tensor that goes in or comes out; sizes that vary between calls are names."""
+    """A tensor that goes in or comes out; numbers of tokens are names."""
 
     name: str
     shape: tuple[int | str, ...]
     dtype: torch.dtype
 
+    def resolved(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        return tuple(sizes[size] if isinstance(size, str) else size for size in self.shape)
+
     def zeros(self, sizes: Mapping[str, int], device: torch.device) -> Tensor:
-        shape = [sizes[size] if isinstance(size, str) else size for size in self.shape]
-        return torch.zeros(shape, dtype=self.dtype, device=device)
+        return torch.zeros(self.resolved(sizes), dtype=self.dtype, device=device)
+
+
+VALID = Argument("valid", (1,), torch.int64)
 
 
 class Program(nn.Module):
@@ -57,46 +66,62 @@ class Program(nn.Module):
         return out if isinstance(out, tuple) else (out,)
 
 
-def double_block(config: DiTConfig, image_tokens: int, dtype: torch.dtype, ops: Ops = REFERENCE) -> Program:
-    """img, txt, img_mod, txt_mod, cos, sin to img, txt, as `DoubleBlock.forward` where all text is valid."""
-    d, n = config.hidden_size, image_tokens
-    streams = [Argument("img", (1, n, d), dtype), Argument("txt", (1, TEXT, d), dtype)]
+def double_block(
+    config: DiTConfig, dtype: torch.dtype, ops: Ops = REFERENCE, *, onnx: bool = False
+) -> Program:
+    """img, txt, img_mod, txt_mod, cos, sin to img, txt, as `DoubleBlock.forward`."""
+    d = config.hidden_size
+    streams = [Argument("img", (1, IMAGE, d), dtype), Argument("txt", (1, TEXT, d), dtype)]
     mods = [Argument("img_mod", (1, 6, d), dtype), Argument("txt_mod", (1, 6, d), dtype)]
-    with torch.device("meta"):
-        skeleton = DoubleBlock(config, ops, nn.Linear)
+    inputs = [*streams, *mods, *_rope(config, IMAGE), *([VALID] if onnx else [])]
+    skeleton = _skeleton(lambda: DoubleBlock(config, ops, nn.Linear), onnx)
 
     def call(inputs: Sequence[Tensor]) -> tuple[object, ...]:
-        img, txt, img_mod, txt_mod, *rope = inputs
-        return img, txt, img_mod, txt_mod, rope, None
+        img, txt, img_mod, txt_mod, cos, sin, *valid = inputs
+        return img, txt, img_mod, txt_mod, (cos, sin), valid[0] if valid else None
 
-    return Program(skeleton, call, [*streams, *mods, *_rope(config, n)], streams, dtype)
+    return Program(skeleton, call, inputs, streams, dtype)
 
 
-def single_block(config: DiTConfig, dtype: torch.dtype, ops: Ops = REFERENCE) -> Program:
-    """x, mod, cos, sin to x, over the joint stream, as `SingleBlock.forward` where all text is valid."""
+def single_block(
+    config: DiTConfig, dtype: torch.dtype, ops: Ops = REFERENCE, *, onnx: bool = False
+) -> Program:
+    """x, mod, cos, sin to x, over the joint stream, as `SingleBlock.forward`."""
     stream = Argument("x", (1, JOINT, config.hidden_size), dtype)
     mod = Argument("mod", (1, 3, config.hidden_size), dtype)
-    with torch.device("meta"):
-        skeleton = SingleBlock(config, ops, nn.Linear)
+    inputs = [stream, mod, *_rope(config, JOINT), *([VALID] if onnx else [])]
+    skeleton = _skeleton(lambda: SingleBlock(config, ops, nn.Linear), onnx)
 
     def call(inputs: Sequence[Tensor]) -> tuple[object, ...]:
-        x, mod, *rope = inputs
-        return x, mod, rope, None
+        x, mod, cos, sin, *valid = inputs
+        return x, mod, (cos, sin), valid[0] if valid else None
 
-    return Program(skeleton, call, [stream, mod, *_rope(config, JOINT)], [stream], dtype)
+    return Program(skeleton, call, inputs, [stream], dtype)
 
 
 def vae_decoder_tile(
-    config: VAEConfig, tile: tuple[int, int, int], dtype: torch.dtype, ops: Ops = REFERENCE
+    config: VAEConfig,
+    tile: tuple[int, int, int],
+    dtype: torch.dtype,
+    ops: Ops = REFERENCE,
+    *,
+    onnx: bool = False,
 ) -> Program:
     """Latents z of one tile (T, H, W) to its pixels, as `CausalVAE.decode`."""
     frames, height, width = tile
     z = Argument("z", (1, config.latent_channels, frames, height, width), dtype)
     pixels = Argument("video", (1, config.out_channels, 4 * (frames - 1) + 1, 8 * height, 8 * width), dtype)
-    with torch.device("meta"):
-        skeleton = VAEDecoding(CausalVAE(config, ops))
+    skeleton = _skeleton(lambda: VAEDecoding(CausalVAE(config, ops)), onnx)
     return Program(skeleton, tuple, [z], [pixels], dtype)
 
 
-def _rope(config: DiTConfig, tokens: int | str) -> list[Argument]:
+def _skeleton(make: Callable[[], nn.Module], onnx: bool) -> nn.Module:
+    with torch.device("meta"):
+        skeleton = make()
+        if onnx:
+            transpose_linears(skeleton)
+    return skeleton
+
+
+def _rope(config: DiTConfig, tokens: str) -> list[Argument]:
     return [Argument(name, (tokens, config.head_dim // 2), torch.float32) for name in ("cos", "sin")]

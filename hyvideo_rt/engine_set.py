@@ -4,28 +4,29 @@ An engine is chosen by what it computes on: blocks by the number of image tokens
 shape of a tile. Presets that agree in these share their engines.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.config import ModelConfig
-from hyvideo_rt.engines.spec import Backend, Component, EngineSpec, Precision, digest
+from hyvideo_rt.engines.backends import Run
+from hyvideo_rt.engines.spec import MAX_TEXT, BackendName, Component, EngineSpec, Precision, digest
 from hyvideo_rt.models.dit import Blocks, HunyuanVideoDiT, Rope, block_weights
+from hyvideo_rt.models.linear import lay_transposed
 from hyvideo_rt.models.tiling import Tiling
 from hyvideo_rt.models.vae import CausalVAE, VAEDecoding
 
-MAX_TEXT = 256  # tokens of the prompt
-Engine = Callable[..., Sequence[Tensor]]  # called with all inputs, then all weights
-LoadEngine = Callable[[EngineSpec], Engine]
+LoadEngine = Callable[[EngineSpec], Run]
 
 
 @dataclass(frozen=True)
 class Target:
     """Of what kind engines are: how they compute, who compiled them, and for which device."""
 
-    backend: Backend
+    backend: BackendName
     device: str
     dit: Precision
     vae: Precision
@@ -49,7 +50,7 @@ def block_spec(component: Component, config: ModelConfig, bucket: Bucket, target
         shape=(bucket.num_tokens, MAX_TEXT),
         precision=target.dit,
         backend=target.backend,
-        targets=(target.device,),
+        target=target.device,
     )
 
 
@@ -60,21 +61,32 @@ def tile_spec(config: ModelConfig, tile: tuple[int, int, int], target: Target) -
         shape=tile,
         precision=target.vae,
         backend=target.backend,
-        targets=(target.device,),
+        target=target.device,
     )
 
 
 class EngineSet:
-    """Loads an engine when it is first needed and keeps it. `load` raises what the store raises."""
+    """Loads an engine when it is first needed and keeps it. `load` raises what the store raises.
+
+    Backends that compile ONNX read linear weights [in, out]: the networks' own are laid out so, once.
+    """
 
     def __init__(
         self, config: ModelConfig, target: Target, dit: HunyuanVideoDiT, vae: CausalVAE, load: LoadEngine
     ) -> None:
         self.config, self.target, self._load = config, target, load
-        self._double = [[*block_weights(block).values()] for block in dit.double_blocks]
-        self._single = [[*block_weights(block).values()] for block in dit.single_blocks]
+        self._onnx = target.backend != "inductor"
         self._vae = VAEDecoding(vae)
-        self._engines: dict[EngineSpec, Engine] = {}
+        for module in (dit.double_blocks, dit.single_blocks, self._vae) if self._onnx else ():
+            lay_transposed(module)
+        self._double = [self._weights(block) for block in dit.double_blocks]
+        self._single = [self._weights(block) for block in dit.single_blocks]
+        self._engines: dict[EngineSpec, Run] = {}
+
+    @property
+    def text_tokens(self) -> int | None:
+        """To what length the text has to be padded; None if these engines take it as it is."""
+        return MAX_TEXT if self.target.backend in ("tensorrt", "tensorrt_rtx") else None
 
     def warm(self, buckets: Iterable[Bucket]) -> None:
         """Load everything that videos of these sizes need."""
@@ -87,36 +99,47 @@ class EngineSet:
         double = self._engine(block_spec("double_block", self.config, bucket, self.target))
         single = self._engine(block_spec("single_block", self.config, bucket, self.target))
         return Blocks(
-            double=[_double(double, weights) for weights in self._double],
-            single=[_single(single, weights) for weights in self._single],
+            double=[self._run_double(double, weights) for weights in self._double],
+            single=[self._run_single(single, weights) for weights in self._single],
         )
 
     def decode(self, z: Tensor) -> Tensor:
         """One tile, as `CausalVAE.decode`."""
         frames, height, width = z.shape[2:]
         engine = self._engine(tile_spec(self.config, (frames, height, width), self.target))
-        return engine(z, *self._vae.state_dict().values())[0]  # read anew: an offloaded VAE has moved
+        return engine(z, *self._weights(self._vae))[0]  # read anew: an offloaded VAE has moved
 
-    def _engine(self, spec: EngineSpec) -> Engine:
+    def _engine(self, spec: EngineSpec) -> Run:
         if spec not in self._engines:
             self._engines[spec] = self._load(spec)
         return self._engines[spec]
 
+    def _weights(self, module: nn.Module) -> list[Tensor]:
+        """In the order and the layout of the engines; no copies."""
+        linears = {
+            f"{n}.weight" for n, m in module.named_modules() if isinstance(m, nn.Linear) and self._onnx
+        }
+        return [tensor.t() if name in linears else tensor for name, tensor in block_weights(module).items()]
 
-def _double(engine: Engine, weights: list[Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
-    def run(
-        img: Tensor, txt: Tensor, img_mod: Tensor, txt_mod: Tensor, rope: Rope, valid: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        assert valid is None, "engines see no padding"
-        img, txt = engine(img, txt, img_mod, txt_mod, *rope, *weights)
-        return img, txt
+    def _run_double(self, engine: Run, weights: list[Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+        def run(
+            img: Tensor, txt: Tensor, img_mod: Tensor, txt_mod: Tensor, rope: Rope, valid: Tensor | None
+        ) -> tuple[Tensor, Tensor]:
+            count = self._count(valid, img.shape[1] + txt.shape[1], img.device)
+            img, txt = engine(img, txt, img_mod, txt_mod, *rope, *count, *weights)
+            return img, txt
 
-    return run
+        return run
 
+    def _run_single(self, engine: Run, weights: list[Tensor]) -> Callable[..., Tensor]:
+        def run(x: Tensor, mod: Tensor, rope: Rope, valid: Tensor | None) -> Tensor:
+            return engine(x, mod, *rope, *self._count(valid, x.shape[1], x.device), *weights)[0]
 
-def _single(engine: Engine, weights: list[Tensor]) -> Callable[..., Tensor]:
-    def run(x: Tensor, mod: Tensor, rope: Rope, valid: Tensor | None) -> Tensor:
-        assert valid is None, "engines see no padding"
-        return engine(x, mod, *rope, *weights)[0]
+        return run
 
-    return run
+    def _count(self, valid: Tensor | None, tokens: int, device: torch.device) -> list[Tensor]:
+        """The input that says how many tokens are not padding, where engines have one."""
+        if not self._onnx:
+            assert valid is None, "these engines see no padding"
+            return []
+        return [torch.tensor([tokens], device=device) if valid is None else valid]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyvideo_rt import __version__
@@ -218,11 +219,17 @@ class Pipeline:
             # The original scales in the model's dtype: 6.0 reaches a bf16 model as 6016.
             dtype = self.dit.img_in.proj.weight.dtype
             guidance = torch.full((steps,), params.guidance_scale, dtype=dtype, device=self.device) * 1000
+        states, valid = text.states.to(self.device), None
+        if self.engines and self.engines.text_tokens:
+            tokens = states.shape[1]
+            states = F.pad(states, (0, 0, 0, self.engines.text_tokens - tokens))
+            valid = torch.full((steps,), tokens, device=self.device)
         return self.dit.condition(
             (TIMESTEPS * sigmas[:-1]).to(self.device),
-            text.states.to(self.device).expand(steps, -1, -1),
+            states.expand(steps, -1, -1),
             text.pooled.to(self.device).expand(steps, -1),
             guidance,
+            valid,
         )
 
     def _metadata(

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+MASKED = -30000.0
+
 
 def joint_attention_reference(q: Tensor, k: Tensor, v: Tensor, valid_tokens: Tensor | None = None) -> Tensor:
     """Every token attends to the first ``valid_tokens[b]`` keys of its sample (int [B]); None means to all.
@@ -18,6 +20,21 @@ def joint_attention_reference(q: Tensor, k: Tensor, v: Tensor, valid_tokens: Ten
     if valid_tokens is not None:
         mask = (torch.arange(k.shape[1], device=k.device) < valid_tokens[:, None])[:, None, None]
     return _attend(q, k, v, mask)
+
+
+def joint_attention_spelt_out(q: Tensor, k: Tensor, v: Tensor, valid_tokens: Tensor | None) -> Tensor:
+    """The same as two matrix products and a softmax, for graphs: engine builders fuse them again.
+
+    Padding is masked by adding, which costs a fused kernel nothing; MASKED is far below any score and still
+    a number in fp16.
+    """
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if valid_tokens is not None:
+        padding = torch.arange(k.shape[2], device=k.device) >= valid_tokens[:, None]
+        scores = scores + MASKED * padding[:, None, None].to(q.dtype)
+    out: Tensor = scores.softmax(-1) @ v
+    return out.transpose(1, 2).flatten(2)
 
 
 def frame_causal_attention_reference(q: Tensor, k: Tensor, v: Tensor, frames: int) -> Tensor:

@@ -17,7 +17,7 @@ from hyvideo_rt.engines.spec import EngineSpec
 from hyvideo_rt.engines.store import EngineStore
 from hyvideo_rt.engines.target import target_of
 from hyvideo_rt.errors import EngineMismatch
-from hyvideo_rt.export.build import build, program_of
+from hyvideo_rt.export.build import Builder, program_of
 from hyvideo_rt.models.dit import block_weights
 from hyvideo_rt.models.vae import VAEDecoding
 from hyvideo_rt.pipeline import Pipeline, Precision
@@ -38,8 +38,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> EngineStore:
     """Holding all engines of these presets."""
     folder = tmp_path_factory.mktemp("store")
     store = EngineStore(folder / "engines", folder / "key")
+    builder = Builder(TINY, store, CPU)
     for spec in dict.fromkeys(spec for bucket in PRESETS for spec in specs_of(TINY, bucket, TARGET)):
-        _, new = build(spec, TINY, store, CPU)
+        _, new = builder.build(spec)
         assert new
     return store
 
@@ -77,7 +78,7 @@ def test_whole_videos_are_as_exact_as_the_networks_own(compiled: Pipeline) -> No
 
 def test_an_engine_is_built_once(store: EngineStore) -> None:
     spec = block_spec("single_block", TINY, PRESETS[0], TARGET)
-    _, new = build(spec, TINY, store, CPU)
+    _, new = Builder(TINY, store, CPU).build(spec)
     assert not new
 
 

@@ -4,16 +4,17 @@ import argparse
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.config import ModelConfig
-from hyvideo_rt.engine_set import MAX_TEXT, EngineSet, Target, specs_of
-from hyvideo_rt.engines import inductor
-from hyvideo_rt.engines.spec import EngineSpec
+from hyvideo_rt.engine_set import EngineSet, Target, specs_of
+from hyvideo_rt.engines.backends import BACKENDS, Run
+from hyvideo_rt.engines.recipes import recipe_for
+from hyvideo_rt.engines.spec import MAX_TEXT, BackendName, EngineSpec
 from hyvideo_rt.engines.spec import Precision as EnginePrecision
 from hyvideo_rt.engines.store import EngineStore
 from hyvideo_rt.engines.target import target_of
@@ -42,14 +43,21 @@ def open_store(args: argparse.Namespace) -> EngineStore:
     return EngineStore(store_root(args), Path(key))
 
 
-def target_for(precision: Precision, device: torch.device) -> Target:
+def target_for(backend: BackendName, precision: Precision, device: torch.device) -> Target:
     """Engines for this device in these precisions. Raises InvalidRequest for those that none can have."""
     if precision.fp8:
         raise InvalidRequest(
             "got --use-fp8 for engines, which are built for bf16, fp16 and fp32 weights only\n"
             "  leave it out, or take --backend eager"
         )
-    return Target("inductor", target_of(device), NAMES[precision.dit], NAMES[precision.vae])
+    return Target(backend, target_of(device), NAMES[precision.dit], NAMES[precision.vae])
+
+
+def best_backend(device: torch.device) -> BackendName:
+    """By the recipe for this device; Inductor, which runs anywhere, for one that has none."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    recipe = recipe_for(name)
+    return recipe.backend if recipe else "inductor"
 
 
 def choose_engines(
@@ -64,19 +72,33 @@ def choose_engines(
             f"got --text-len {args.text_len} for engines, which read at most {MAX_TEXT} tokens\n"
             f"  take --backend eager"
         )
-    target = target_for(precision, device)
-    try:
-        load = functools.partial(load_engine, open_store(args), device)
-        loaded = {spec: load(spec) for spec in specs_of(config, bucket, target)}
-    except EngineError as error:
-        if args.backend != "auto":
-            raise
-        print(f"eager: {str(error).splitlines()[0]}", file=sys.stderr)
-        return None
-    print(f"engines of {target.backend} for {bucket}", file=sys.stderr)
-    return lambda dit, vae: EngineSet(config, target, dit, vae, loaded.__getitem__)
+    store, reasons = open_store(args), []
+    for backend in _candidates(args.backend, device):
+        target = target_for(backend, precision, device)
+        try:
+            load = functools.partial(load_engine, store, device)
+            loaded = {spec: load(spec) for spec in specs_of(config, bucket, target)}
+        except EngineError as error:
+            if args.backend != "auto":
+                raise
+            reasons.append(str(error).splitlines()[0])
+            continue
+        print(f"engines of {backend} for {bucket}", file=sys.stderr)
+        return functools.partial(EngineSet, config, target, load=loaded.__getitem__)
+    print(f"eager: {reasons[0]}", file=sys.stderr)
+    return None
 
 
-def load_engine(store: EngineStore, device: torch.device, spec: EngineSpec) -> inductor.InductorEngine:
-    engine = store.load(spec, inductor.source(), inductor.libraries(device))
-    return inductor.InductorEngine(engine.path)
+def load_engine(store: EngineStore, device: torch.device, spec: EngineSpec) -> Run:
+    """Raises EngineError."""
+    backend = BACKENDS[spec.backend]
+    engine = store.load(spec, backend.source(), backend.libraries(device))
+    return backend.load(engine.path, spec.precision)
+
+
+def _candidates(asked: str, device: torch.device) -> Iterator[BackendName]:
+    """What was asked for; for `auto` the best backend first."""
+    best = best_backend(device)
+    if asked == "auto":
+        yield best
+    yield from (name for name in BACKENDS if name == asked or (asked == "auto" and name != best))

@@ -10,7 +10,7 @@ import torch
 
 from hyvideo_rt.cli.commands import format_table
 from hyvideo_rt.cli.engine_choice import open_store
-from hyvideo_rt.engines import inductor
+from hyvideo_rt.engines.backends import BACKENDS
 from hyvideo_rt.engines.manifest import Manifest
 from hyvideo_rt.engines.store import Engine, EngineStore
 from hyvideo_rt.engines.target import target_of
@@ -71,9 +71,10 @@ def _row(manifest: Manifest) -> dict[str, object]:
 def _reasons(manifest: Manifest) -> Iterator[str]:
     """Why this version does not load an engine on this machine."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if target_of(device) not in manifest.spec.targets:
+    if target_of(device) != manifest.spec.target:
         yield "other device"
-    if manifest.source != inductor.source():
+    backend = BACKENDS[manifest.spec.backend]
+    if manifest.source != backend.source():
         yield "other code"
-    if manifest.libraries != inductor.libraries(device):
+    if manifest.libraries != backend.libraries(device):
         yield "other libraries"

@@ -10,11 +10,11 @@ from typing import get_args
 from hyvideo_rt import __version__
 from hyvideo_rt.cli.upstream_flags import add_fixed_and_ignored_flags
 from hyvideo_rt.config import MODELS
-from hyvideo_rt.engines.spec import Component
+from hyvideo_rt.engines.spec import BackendName, Component
 from hyvideo_rt.errors import HyVideoError, InvalidRequest
 
 DTYPES = ("fp32", "fp16", "bf16")
-BACKENDS = ("inductor",)
+BACKENDS = get_args(BackendName)
 COMPONENTS = get_args(Component)
 BAD_REQUEST, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses; argparse uses 2 as well
 
@@ -182,7 +182,13 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset", action="append", metavar="NAME", help="a size; may be repeated (the model's own)"
     )
-    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help=f"({BACKENDS[0]})")
+    parser.add_argument(
+        "--sku",
+        action="append",
+        metavar="NAME",
+        help="for this GPU, which need not be here, such as rtx4090; may be repeated (this machine)",
+    )
+    parser.add_argument("--backend", choices=BACKENDS, help="(the best by the GPU's recipe)")
     parser.add_argument("--component", choices=COMPONENTS, action="append", help="only these (all)")
     _add_engine_dir(parser)
     _add_model(parser)

@@ -1,4 +1,4 @@
-"""A linear layer whose weight rests in 8 bits, as in the original's fp8 checkpoint."""
+"""Linear layers whose weight rests in another form: in 8 bits, or transposed as engines want it."""
 
 import torch
 import torch.nn.functional as F
@@ -27,3 +27,31 @@ class Fp8Linear(nn.Module):
 def dequantise_e4m3(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """weight [out, in] E4M3, scale [1]; both widened to `dtype`, then multiplied, as the original does."""
     return weight.to(dtype).mul_(scale.to(dtype))
+
+
+class TransposedLinear(nn.Module):
+    """``y = x W + b`` with W [in, out]: TensorRT reads a weight that is an input in this layout only."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(in_features, out_features))
+        self.bias = nn.Parameter(torch.empty(out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+def transpose_linears(skeleton: nn.Module) -> None:
+    """Every nn.Linear of a module that holds no values yet becomes a TransposedLinear, under its own name."""
+    for parent in [*skeleton.modules()]:
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Linear):
+                setattr(parent, name, TransposedLinear(child.in_features, child.out_features))
+
+
+@torch.no_grad()
+def lay_transposed(module: nn.Module) -> None:
+    """Lay every linear weight out [in, out] in memory; the module sees what it saw, by other strides."""
+    for each in module.modules():
+        if isinstance(each, nn.Linear):
+            each.weight.data = each.weight.data.t().contiguous().t()

@@ -14,7 +14,7 @@ from hyvideo_rt.engines.spec import EngineSpec, digest
 from hyvideo_rt.engines.store import Engine, EngineStore, build_command, sha256_of
 from hyvideo_rt.errors import EngineCorrupt, EngineError, EngineMismatch, EngineMissing, InvalidRequest
 
-SPEC = EngineSpec("double_block", digest("tiny"), (80, 256), "bf16", "inductor", ("sm90",))
+SPEC = EngineSpec("double_block", digest("tiny"), (80, 256), "bf16", "inductor", "sm90")
 SOURCE, LIBRARIES = digest("code"), {"torch": "2.13.0"}
 CODE = bytes(range(256)) * 8
 
@@ -73,7 +73,7 @@ def test_a_missing_engine_names_the_command_that_builds_it(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"targets": ("sm89",)}, "targets is sm90, expected sm89"),
+        ({"target": "sm89"}, "target is sm90, expected sm89"),
         ({"precision": "fp8"}, "precision is bf16, expected fp8"),
         ({"shape": (81, 256)}, "shape is 80x256, expected 81x256"),
         ({"model": digest("other")}, "model is "),
@@ -210,7 +210,7 @@ def test_a_store_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
 def test_a_manifest_of_another_format_is_a_mismatch(tmp_path: Path) -> None:
     content = add(new_store(tmp_path), tmp_path).manifest.to_bytes()
     with pytest.raises(EngineMismatch, match="another version"):
-        Manifest.from_bytes(content.replace(b'"format": 1', b'"format": 2'))
+        Manifest.from_bytes(content.replace(b'"format": 2', b'"format": 3'))
 
 
 def test_an_engine_of_another_format_is_listed_and_pruned(
@@ -218,7 +218,7 @@ def test_an_engine_of_another_format_is_listed_and_pruned(
 ) -> None:
     store = new_store(tmp_path)
     add(store, tmp_path)
-    monkeypatch.setattr("hyvideo_rt.engines.manifest.FORMAT", 2)
+    monkeypatch.setattr("hyvideo_rt.engines.manifest.FORMAT", 3)
     (found,) = store.engines()
     assert isinstance(found, EngineCorrupt)
     assert "another version wrote it" in str(found)

@@ -9,9 +9,9 @@ from torch import Tensor
 from hyvideo_rt.config import MODELS
 from hyvideo_rt.errors import BuildFailed
 from hyvideo_rt.export.parity import compare
-from hyvideo_rt.export.programs import JOINT, TEXT, Program, double_block, single_block
+from hyvideo_rt.export.programs import IMAGE, JOINT, TEXT, Program, double_block, single_block
 
-SIZES = {TEXT: 5, JOINT: 85}
+SIZES = {IMAGE: 80, TEXT: 5, JOINT: 85}
 Change = Callable[[Tensor], Tensor]
 
 
@@ -28,7 +28,7 @@ def engine_of(program: Program, change: Change) -> Callable[..., list[Tensor]]:
 
 def programs() -> Sequence[Program]:
     dit = MODELS["tiny"].dit
-    return double_block(dit, 80, torch.float32), single_block(dit, torch.bfloat16)
+    return double_block(dit, torch.float32), single_block(dit, torch.bfloat16)
 
 
 @pytest.mark.parametrize("program", programs(), ids=["double fp32", "single bf16"])
