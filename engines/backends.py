@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from hyvideo_rt.engines.inductor import Inductor
+from hyvideo_rt.engines.manifest import TensorInfo
 from hyvideo_rt.engines.openvino import OpenVINO
-from hyvideo_rt.engines.spec import BackendName, Precision
+from hyvideo_rt.engines.spec import BackendName
 from hyvideo_rt.engines.tensorrt import TensorRT
 
 Run = Callable[..., Sequence[Tensor]]  # called with all inputs, then all weights
@@ -26,8 +27,8 @@ class Backend(Protocol):
     def libraries(self, device: torch.device) -> dict[str, str]:
         """Versions that must be the same where an engine is built and where it runs."""
 
-    def load(self, path: Path, precision: Precision) -> Run:
-        """Raises EngineError if the library is missing or refuses the file."""
+    def load(self, path: Path, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Run:
+        """Of a file whose tensors are these. Raises EngineError if the library is missing or refuses it."""
 
 
 INDUCTOR, OPENVINO = Inductor(), OpenVINO()

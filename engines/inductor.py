@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hyvideo_rt.engines.manifest import TensorInfo
 from hyvideo_rt.engines.source import source_digest
-from hyvideo_rt.engines.spec import Precision
 
 OPTIONS: dict[str, object] = {"cpp.dynamic_threads": True}  # as many as at run time, not as at build time
 
@@ -27,7 +27,9 @@ class Inductor:
             found["triton"] = importlib.metadata.version("triton")
         return found
 
-    def load(self, path: Path, precision: Precision) -> "InductorEngine":
+    def load(
+        self, path: Path, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+    ) -> "InductorEngine":
         return InductorEngine(path)
 
     def build(

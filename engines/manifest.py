@@ -19,10 +19,10 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """source is the digest of our code that defines the graph, graph that of what it was exported to;
-    libraries are versions that must be the same where it runs. parity says how exact the engine was found
-    and where: on the "device", or only through its "onnx" graph. scratch_bytes is None where the backend does
-    not say.
+    """inputs are in the order in which an engine is called, weights last. source is the digest of our code
+    that defines the graph, graph that of what it was exported to; libraries are versions that must be the
+    same where it runs. parity says how exact the engine was found and where: on the "device", or only through
+    its "onnx" graph. scratch_bytes is None where the backend does not say.
     """
 
     spec: EngineSpec

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from hyvideo_rt.engines.library import installed_version, require
+from hyvideo_rt.engines.manifest import TensorInfo
 from hyvideo_rt.engines.source import source_digest
-from hyvideo_rt.engines.spec import Precision
 
 PACKAGE = "openvino"
 DEVICE = "CPU"
-HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 class OpenVINO:
@@ -28,14 +28,16 @@ class OpenVINO:
     def libraries(self, device: torch.device) -> dict[str, str]:
         return {PACKAGE: installed_version(PACKAGE)}
 
-    def load(self, path: Path, precision: Precision) -> "OpenVINOEngine":
+    def load(
+        self, path: Path, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+    ) -> "OpenVINOEngine":
         core = require(PACKAGE).Core()
-        return OpenVINOEngine(core.import_model(path.read_bytes(), DEVICE, _options(precision)))
+        return OpenVINOEngine(core.import_model(path.read_bytes(), DEVICE, _options(inputs[0].dtype)))
 
-    def build(self, graph: Path, precision: Precision, path: Path) -> None:
-        """Compile the ONNX graph, whose tensors are of this precision."""
+    def build(self, graph: bytes, dtype: str, path: Path) -> None:
+        """Compile an ONNX file's graph for tensors of this dtype."""
         core = require(PACKAGE).Core()
-        compiled = core.compile_model(core.read_model(graph), DEVICE, _options(precision))
+        compiled = core.compile_model(core.read_model(graph), DEVICE, _options(dtype))
         path.write_bytes(compiled.export_model().getvalue())
 
 
@@ -66,6 +68,6 @@ class OpenVINOEngine:
         return found.view(dtype) if found.dtype != dtype else found
 
 
-def _options(precision: Precision) -> dict[str, str]:
+def _options(dtype: str) -> dict[str, str]:
     """Asked for at each import too: else fp32 graphs run in bf16 where the CPU can, and give NaN."""
-    return {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+    return {"INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}

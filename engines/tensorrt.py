@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from hyvideo_rt.engines.library import installed_version, require
+from hyvideo_rt.engines.manifest import TensorInfo
 from hyvideo_rt.engines.source import source_digest
-from hyvideo_rt.engines.spec import Precision
 from hyvideo_rt.errors import BuildFailed, EngineError
 
 LAYER = re.compile(
@@ -58,11 +58,13 @@ class TensorRT:
     def libraries(self, device: torch.device) -> dict[str, str]:
         return {self.package: installed_version(self.package)}
 
-    def load(self, path: Path, precision: Precision) -> "TensorRTEngine":
-        return TensorRTEngine(require(self.package), path)
+    def load(
+        self, path: Path, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+    ) -> "TensorRTEngine":
+        return TensorRTEngine(require(self.package), path, inputs, outputs)
 
-    def build(self, graph: Path, shapes: Mapping[str, tuple[int, ...]], target: str, path: Path) -> Report:
-        """Compile the ONNX graph for inputs of exactly these shapes and for one target, `sm89` for one.
+    def build(self, graph: bytes, shapes: Mapping[str, tuple[int, ...]], target: str, path: Path) -> Report:
+        """Compile an ONNX file's graph for inputs of exactly these shapes and for one target, `sm89` for one.
 
         Raises BuildFailed with what the builder said.
         """
@@ -71,7 +73,7 @@ class TensorRT:
         builder = trt.Builder(log)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log)
-        if not parser.parse_from_file(str(graph)):
+        if not parser.parse(graph):  # of a file, the path would become a part of the plan
             raise BuildFailed(f"{self.package} cannot read the graph: {parser.get_error(0)}")
         config = builder.create_builder_config()
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else the layers are not in the log
@@ -81,7 +83,7 @@ class TensorRT:
         config.add_optimization_profile(_profile(builder, network, shapes))
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise BuildFailed(f"{self.package} cannot build {graph.stem} for {target}: {_errors(log)}")
+            raise BuildFailed(f"{self.package} cannot build for {target}: {_errors(log)}")
         path.write_bytes(plan)
         return _report(log.lines)
 
@@ -89,20 +91,20 @@ class TensorRT:
 class TensorRTEngine:
     """`engine(*inputs, *weights)` gives the list of outputs. Never run on a GPU yet.
 
-    All engines of a device share one scratch memory: they run one after the other on one stream.
+    All engines of a device share one scratch memory: they run one after the other on one stream. Tensors are
+    found by name: their order in a plan differs from build to build (TensorRT-RTX 1.7.1).
     """
 
     _arenas: ClassVar[dict[int, Tensor]] = {}
 
-    def __init__(self, trt: Any, path: Path) -> None:
+    def __init__(
+        self, trt: Any, path: Path, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+    ) -> None:
         runtime = trt.Runtime(_logger(trt))
         engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
             raise EngineError(f"{path}: {trt.__name__} cannot load it on this GPU")
-        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        self._inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-        self._outputs = [n for n in names if n not in self._inputs]
-        self._dtypes = [_torch_dtype(trt, engine.get_tensor_dtype(name)) for name in self._outputs]
+        self._inputs, self._outputs = inputs, outputs
         self._engine, self._runtime = engine, runtime  # the context needs both
         self._context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
 
@@ -110,16 +112,16 @@ class TensorRTEngine:
         device = tensors[0].device
         arena = self._arena(device)
         self._context.set_device_memory(arena.data_ptr(), arena.nbytes)
-        for name, tensor in zip(self._inputs, tensors, strict=True):
-            assert tensor.is_contiguous(), name
-            self._context.set_input_shape(name, tuple(tensor.shape))
-            self._context.set_tensor_address(name, tensor.data_ptr())
+        for info, tensor in zip(self._inputs, tensors, strict=True):
+            assert tensor.is_contiguous(), info.name
+            self._context.set_input_shape(info.name, info.shape)
+            self._context.set_tensor_address(info.name, tensor.data_ptr())
         outputs = [
-            torch.empty(tuple(self._context.get_tensor_shape(name)), dtype=dtype, device=device)
-            for name, dtype in zip(self._outputs, self._dtypes, strict=True)
+            torch.empty([int(size) for size in info.shape], dtype=getattr(torch, info.dtype), device=device)
+            for info in self._outputs
         ]
-        for name, output in zip(self._outputs, outputs, strict=True):
-            self._context.set_tensor_address(name, output.data_ptr())
+        for info, output in zip(self._outputs, outputs, strict=True):
+            self._context.set_tensor_address(info.name, output.data_ptr())
         if not self._context.execute_async_v3(torch.cuda.current_stream(device).cuda_stream):
             raise EngineError(
                 "TensorRT could not start the engine; `hyvideo-rt doctor` shows the GPU's state"
@@ -171,14 +173,6 @@ def _capability(trt: Any, target: str) -> Any:
             f"capabilities 8.0, 8.6, 8.9 and 12.0\n  take --backend inductor or tensorrt on that GPU"
         )
     return found
-
-
-def _torch_dtype(trt: Any, dtype: Any) -> torch.dtype:
-    return {
-        trt.DataType.FLOAT: torch.float32,
-        trt.DataType.HALF: torch.float16,
-        trt.DataType.BF16: torch.bfloat16,
-    }[dtype]
 
 
 def _report(lines: Sequence[tuple[Any, str]]) -> Report:

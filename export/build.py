@@ -1,5 +1,6 @@
 """From a spec to a checked engine in the store: program, compilation, the runtime's own loading, parity."""
 
+import hashlib
 import platform
 import resource
 import tempfile
@@ -42,11 +43,12 @@ REDUCED_TOKENS, REDUCED_TILE = 48, (2, 8, 8)  # where not the engine runs but it
 
 @dataclass(frozen=True)
 class Compiled:
-    """graph is the digest of what was compiled, fixed the numbers of tokens that the engine is for alone."""
+    """inputs with the weights; numbers of tokens are names where the engine takes any. graph is a digest."""
 
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
     graph: str
-    fixed: Mapping[str, int]
-    scratch_bytes: int | None = None
+    scratch_bytes: int | None
 
 
 class Builder:
@@ -70,7 +72,7 @@ class Builder:
                 return self._build(spec), True
 
     def _build(self, spec: EngineSpec) -> Engine:
-        backend, program = BACKENDS[spec.backend], program_of(spec, self.config)
+        backend = BACKENDS[spec.backend]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / backend.artefact
             start = time.perf_counter()
@@ -78,8 +80,8 @@ class Builder:
             build_s = time.perf_counter() - start
             manifest = Manifest(
                 spec=spec,
-                inputs=tuple(_info(each, compiled.fixed) for each in program.inputs),
-                outputs=tuple(_info(each, compiled.fixed) for each in program.outputs),
+                inputs=compiled.inputs,
+                outputs=compiled.outputs,
                 source=backend.source(),
                 graph=compiled.graph,
                 libraries=backend.libraries(self.device),
@@ -87,7 +89,7 @@ class Builder:
                 build_s=round(build_s, 2),
                 peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 scratch_bytes=compiled.scratch_bytes,
-                parity=self._parity(spec, path).require(spec.name),
+                parity=self._parity(spec, path, compiled).require(spec.name),
                 artefact=path.name,
                 size_bytes=path.stat().st_size,
                 sha256=sha256_of(path),
@@ -98,29 +100,26 @@ class Builder:
         if spec.backend == "inductor":
             program = program_of(spec, self.config, ops_for(spec))
             examples = examples_of(program, spec, self.device)
-            graph = INDUCTOR.build(program, examples, varying(program, spec), path)
-            return Compiled(digest(graph), {IMAGE: spec.shape[0]})
-        onnx = path.with_name(f"{spec.component}.onnx")
-        onnx.write_bytes(self._graph(spec))
-        graph = sha256_of(onnx)
+            text = INDUCTOR.build(program, examples, varying(program, spec), path)
+            return _compiled(program, {IMAGE: spec.shape[0]}, digest(text))
+        program, graph = program_of(spec, self.config), self._graph(spec)
+        name = hashlib.sha256(graph).hexdigest()
         if spec.backend == "openvino":
-            OPENVINO.build(onnx, spec.precision, path)
-            return Compiled(graph, {})
-        fixed, program = sizes_of(spec, MAX_TEXT), program_of(spec, self.config)
-        shapes = {each.name: each.resolved(fixed) for each in program.inputs}
-        report = TENSORRT[spec.backend].build(onnx, shapes, spec.target, path)
+            OPENVINO.build(graph, dtype_name(DTYPES[spec.precision]), path)
+            return _compiled(program, {}, name)
+        sizes = sizes_of(spec, MAX_TEXT)
+        shapes = {each.name: each.resolved(sizes) for each in program.inputs}
+        report = TENSORRT[spec.backend].build(graph, shapes, spec.target, path)
         check_gate(report, spec, program)
-        return Compiled(graph, fixed, report.scratch_bytes)
+        return _compiled(program, sizes, name, report.scratch_bytes)
 
-    def _parity(self, spec: EngineSpec, path: Path) -> Parity:
+    def _parity(self, spec: EngineSpec, path: Path, compiled: Compiled) -> Parity:
         """Of the engine, loaded as the runtime will; where it cannot run, of its graph."""
         if spec.target != target_of(self.device):
             return self._parity_of_graph(spec)
-        engine = BACKENDS[spec.backend].load(path, spec.precision)
-        text = MAX_TEXT if spec.backend in TENSORRT else EXAMPLE_TEXT
-        return compare(
-            program_of(spec, self.config), engine, sizes_of(spec, text), self.device, where="device"
-        )
+        engine = BACKENDS[spec.backend].load(path, compiled.inputs, compiled.outputs)
+        sizes = sizes_of(spec, MAX_TEXT if spec.backend in TENSORRT else EXAMPLE_TEXT)
+        return compare(program_of(spec, self.config), engine, sizes, self.device, where="device")
 
     def _parity_of_graph(self, spec: EngineSpec) -> Parity:
         """On a CPU, in fp32 and on a reduced size: what can be said without the GPU."""
@@ -184,9 +183,20 @@ def sizes_of(spec: EngineSpec, text_tokens: int) -> dict[str, int]:
     return {IMAGE: spec.shape[0], TEXT: text_tokens, JOINT: spec.shape[0] + text_tokens}
 
 
+def _compiled(
+    program: Program, fixed: Mapping[str, int], graph: str, scratch_bytes: int | None = None
+) -> Compiled:
+    inputs = tuple(_info(each, fixed) for each in (*program.inputs, *program.weights))
+    return Compiled(inputs, tuple(_info(each, fixed) for each in program.outputs), graph, scratch_bytes)
+
+
 def _info(argument: Argument, fixed: Mapping[str, int]) -> TensorInfo:
     shape = tuple(fixed.get(size, size) if isinstance(size, str) else size for size in argument.shape)
-    return TensorInfo(argument.name, shape, str(argument.dtype).removeprefix("torch."))
+    return TensorInfo(argument.name, shape, dtype_name(argument.dtype))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _this_machine(device: torch.device) -> dict[str, str]:

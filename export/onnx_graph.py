@@ -35,7 +35,7 @@ def export_onnx(program: Program) -> bytes:
             opset_version=OPSET,
             verbose=False,
             input_names=[each.name for each in (*program.inputs, *program.weights)],
-            output_names=[out_name(each) for each in program.outputs],
+            output_names=[each.name for each in program.outputs],
             dynamic_shapes=(open_sizes, [None] * len(weights)),
         )
     assert exported is not None
@@ -61,11 +61,6 @@ def onnx_runtime(graph: bytes) -> Callable[..., list[Tensor]]:
         return [torch.from_numpy(output) for output in session.run(None, feed)]
 
     return run
-
-
-def out_name(argument: Argument) -> str:
-    """Inputs and outputs of one name would be one tensor."""
-    return f"{argument.name}_out"
 
 
 def _hollow(argument: Argument) -> Tensor:

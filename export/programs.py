@@ -8,7 +8,7 @@ has one input more, `valid` [1], the number of tokens that are not padding.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -52,9 +52,13 @@ class Program(nn.Module):
         outputs: Sequence[Argument],
         dtype: torch.dtype,
     ) -> None:
-        """skeleton is a module on the meta device, `call` makes its arguments of the inputs."""
+        """skeleton is a module on the meta device, `call` makes its arguments of the inputs.
+
+        Outputs have the name of what they replace, and `_out`: in a graph, one name is one tensor.
+        """
         super().__init__()
-        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(replace(each, name=f"{each.name}_out") for each in outputs)
         self.weights = tuple(
             Argument(name, tuple(tensor.shape), dtype) for name, tensor in block_weights(skeleton).items()
         )

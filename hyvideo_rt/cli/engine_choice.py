@@ -93,7 +93,7 @@ def load_engine(store: EngineStore, device: torch.device, spec: EngineSpec) -> R
     """Raises EngineError."""
     backend = BACKENDS[spec.backend]
     engine = store.load(spec, backend.source(), backend.libraries(device))
-    return backend.load(engine.path, spec.precision)
+    return backend.load(engine.path, engine.manifest.inputs, engine.manifest.outputs)
 
 
 def _candidates(asked: str, device: torch.device) -> Iterator[BackendName]:
