@@ -19,7 +19,8 @@ class EngineSpec:
     """The key of an engine. It has no resolution: blocks know only token counts, the VAE only tiles.
 
     shape is (image tokens, longest text) of a block and (T, H, W) of a tile of latents; model the digest of
-    the config that defines the network; target what it runs on: a compute capability or one CPU level.
+    the config that defines the network; target what it runs on: a compute capability or one CPU level; wide
+    the layers that stay in bf16 in an fp8 block, by name, and "attention".
     """
 
     component: Component
@@ -28,7 +29,7 @@ class EngineSpec:
     precision: Precision
     backend: BackendName
     target: str
-    flags: tuple[str, ...] = ()
+    wide: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check("component", self.component, get_args(Component))

@@ -23,8 +23,10 @@ from hyvideo_rt.export.gate import check_gate
 from hyvideo_rt.export.onnx_graph import export_onnx, onnx_runtime
 from hyvideo_rt.export.parity import Parity, compare
 from hyvideo_rt.export.programs import (
+    ATTENTION,
     IMAGE,
     JOINT,
+    LINEARS,
     TEXT,
     Argument,
     Program,
@@ -32,11 +34,16 @@ from hyvideo_rt.export.programs import (
     single_block,
     vae_decoder_tile,
 )
-from hyvideo_rt.kernels.attention import joint_attention_spelt_out
+from hyvideo_rt.kernels.attention import joint_attention_fp8, joint_attention_spelt_out
 from hyvideo_rt.kernels.conv3d import conv3d_onednn
 from hyvideo_rt.kernels.ops import REFERENCE, Ops
 
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[Precision, torch.dtype] = {  # of the streams; under fp8, products are narrower
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8": torch.bfloat16,
+}
 EXAMPLE_TEXT = 7  # tokens: any number but 0 and 1, which torch.export takes for constants
 REDUCED_TOKENS, REDUCED_TILE = 48, (2, 8, 8)  # where not the engine runs but its graph, on a CPU
 
@@ -124,11 +131,12 @@ class Builder:
     def _parity_of_graph(self, spec: EngineSpec) -> Parity:
         """On a CPU, in fp32 and on a reduced size: what can be said without the GPU."""
         shape = REDUCED_TILE if spec.component == "vae_decoder_tile" else (REDUCED_TOKENS, MAX_TEXT)
-        reduced = replace(spec, precision="fp32", shape=shape, target="")
+        reduced = replace(spec, shape=shape, target="")
         if reduced not in self._parities:
-            run, sizes = onnx_runtime(self._graph(reduced)), sizes_of(reduced, EXAMPLE_TEXT)
+            program = program_of(reduced, self.config, dtype=torch.float32)
+            run = onnx_runtime(export_onnx(program_of(reduced, self.config, ops_for(spec), torch.float32)))
             self._parities[reduced] = compare(
-                program_of(reduced, self.config), run, sizes, torch.device("cpu"), where="onnx"
+                program, run, sizes_of(reduced, EXAMPLE_TEXT), torch.device("cpu"), where="onnx"
             )
         return self._parities[reduced]
 
@@ -140,14 +148,20 @@ class Builder:
         return self._graphs[same]
 
 
-def program_of(spec: EngineSpec, config: ModelConfig, ops: Ops = REFERENCE) -> Program:
-    dtype, onnx = DTYPES[spec.precision], spec.backend != "inductor"
-    if spec.component == "double_block":
-        return double_block(config.dit, dtype, ops, onnx=onnx)
-    if spec.component == "single_block":
-        return single_block(config.dit, dtype, ops, onnx=onnx)
-    frames, height, width = spec.shape
-    return vae_decoder_tile(config.vae, (frames, height, width), dtype, ops, onnx=onnx)
+def program_of(
+    spec: EngineSpec, config: ModelConfig, ops: Ops | None = None, dtype: torch.dtype | None = None
+) -> Program:
+    """By default with the reference's operators and in the precision's dtype."""
+    dtype, onnx = dtype or DTYPES[spec.precision], spec.backend != "inductor"
+    if spec.component == "vae_decoder_tile":
+        frames, height, width = spec.shape
+        return vae_decoder_tile(config.vae, (frames, height, width), dtype, ops or REFERENCE, onnx=onnx)
+    make = double_block if spec.component == "double_block" else single_block
+    narrow = {ATTENTION, *LINEARS[spec.component]}.difference(spec.wide) if spec.precision == "fp8" else set()
+    fp8 = [name for name in LINEARS[spec.component] if name in narrow]
+    if ATTENTION in narrow:
+        ops = replace(ops or REFERENCE, joint_attention=joint_attention_fp8)
+    return make(config.dit, dtype, ops or REFERENCE, onnx=onnx, fp8=fp8)
 
 
 def ops_for(spec: EngineSpec) -> Ops:

@@ -9,43 +9,54 @@ from collections.abc import Iterator
 from hyvideo_rt.engines.spec import EngineSpec, Precision
 from hyvideo_rt.engines.tensorrt import Layer, Report
 from hyvideo_rt.errors import BuildFailed
-from hyvideo_rt.export.programs import Program
+from hyvideo_rt.export.programs import ATTENTION, LINEARS, Program
 
-ATTENTION = "_gemm_mha"
-PRODUCT = "Fc"  # in the names of fused kernels around a matrix product
+FUSED_ATTENTION = "_gemm_mha"
+PRODUCTS = ("Fc", "matmul", "MatMul")  # in the names of kernels around a matrix product
 TRANSPOSITION = "Tran"
-DTYPES: dict[Precision, str] = {"fp32": "Float", "bf16": "BFloat16", "fp16": "Half"}
-LINEARS = {"double_block": 8, "single_block": 2}
+DTYPES: dict[Precision, str] = {"fp32": "Float", "bf16": "BFloat16", "fp16": "Half", "fp8": "FP8"}
 # Scratch over the bytes of one stream, tokens x width: 6 and 16 in full-size blocks (TensorRT-RTX 1.7.1). All
 # scores of attention at once would be 900, at 118,800 tokens.
 SCRATCH_STREAMS, SCRATCH_LEAST = 20, 32 << 20
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 2}  # of a stream's values
 
 
 def check_gate(report: Report, spec: EngineSpec, program: Program) -> None:
-    """Raises BuildFailed with all that is wrong. The decoder of the VAE has no rules yet but its dtype."""
-    faults = [*_dtype_faults(report, spec)]
-    if spec.component != "vae_decoder_tile":
-        faults += _block_faults(report, spec, program)
+    """Raises BuildFailed with all that is wrong. A tile of the VAE has no such promises to keep."""
+    if spec.component == "vae_decoder_tile":
+        return
+    faults = [
+        *_attention_faults(report, spec),
+        *_product_faults(report, spec),
+        *_other(report, spec, program),
+    ]
     if faults:
         raise BuildFailed(f"{spec.name} was built, but {'; '.join(faults)}\n  nothing was stored")
 
 
-def _dtype_faults(report: Report, spec: EngineSpec) -> Iterator[str]:
-    asked = DTYPES[spec.precision]
-    for layer in report.layers:
-        computed = {dtype for _, dtype in layer.inputs if dtype != "Int64"}
-        if _is_product(layer) and computed != {asked}:
-            yield f"{layer.name[:60]} computes in {'+'.join(sorted(computed))} instead of {asked}"
+def _attention_faults(report: Report, spec: EngineSpec) -> Iterator[str]:
+    """q, k and v in the asked dtype; the mask is wider."""
+    fused = [layer for layer in report.layers if FUSED_ATTENTION in layer.name]
+    if len(fused) != 1:
+        yield f"its attention is {len(fused)} fused kernels instead of 1"
+    asked = _dtype(spec, ATTENTION)
+    for layer in fused:
+        if _count(layer, asked) < 3:
+            yield f"its attention computes in {_dtypes(layer)} instead of {asked}"
 
 
-def _block_faults(report: Report, spec: EngineSpec, program: Program) -> Iterator[str]:
-    attentions = sum(ATTENTION in layer.name for layer in report.layers)
-    if attentions != 1:
-        yield f"its attention is {attentions} fused kernels instead of 1"
-    products = sum(_is_product(layer) for layer in report.layers) - attentions
-    if products != LINEARS[spec.component]:
-        yield f"it has {products} matrix products instead of {LINEARS[spec.component]}"
+def _product_faults(report: Report, spec: EngineSpec) -> Iterator[str]:
+    """As many products as linear layers, both sides of each in the dtype that was asked for it."""
+    products = [layer for layer in report.layers if any(word in layer.name for word in PRODUCTS)]
+    asked = [_dtype(spec, name) for name in LINEARS[spec.component]]
+    for dtype in dict.fromkeys(asked):
+        found = sum(_count(layer, dtype) >= 2 for layer in products)
+        if found != asked.count(dtype):
+            others = ", ".join(f"{layer.name[:40]} {_dtypes(layer)}" for layer in products)
+            yield f"it has {found} matrix products in {dtype} instead of {asked.count(dtype)} ({others})"
+
+
+def _other(report: Report, spec: EngineSpec, program: Program) -> Iterator[str]:
     matrices = {weight.name for weight in program.weights if len(weight.shape) > 1}
     for layer in report.layers:
         if TRANSPOSITION in layer.name and not matrices.isdisjoint(name for name, _ in layer.inputs):
@@ -57,5 +68,14 @@ def _block_faults(report: Report, spec: EngineSpec, program: Program) -> Iterato
         yield f"it needs {report.scratch_bytes / 1e9:.1f} GB of scratch, allowed are {allowed / 1e9:.1f}"
 
 
-def _is_product(layer: Layer) -> bool:
-    return ATTENTION in layer.name or PRODUCT in layer.name
+def _dtype(spec: EngineSpec, layer: str) -> str:
+    """What was asked for this layer of a block."""
+    return DTYPES["bf16" if spec.precision == "fp8" and layer in spec.wide else spec.precision]
+
+
+def _count(layer: Layer, dtype: str) -> int:
+    return sum(found == dtype for _, found in layer.inputs)
+
+
+def _dtypes(layer: Layer) -> str:
+    return "+".join(dict.fromkeys(dtype for _, dtype in layer.inputs))

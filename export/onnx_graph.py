@@ -6,12 +6,14 @@ Opset 20: from 23 on, attention is one operator, which TensorRT refuses for the 
 import logging
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hyvideo_rt.engines.library import require
 from hyvideo_rt.export.programs import IMAGE, JOINT, TEXT, Argument, Program
+from hyvideo_rt.kernels.fp8 import E4M3
 
 OPSET = 20
 NOISY = "torch.onnx._internal.exporter._registration"  # warns that torchvision is not there
@@ -37,6 +39,7 @@ def export_onnx(program: Program) -> bytes:
             input_names=[each.name for each in (*program.inputs, *program.weights)],
             output_names=[each.name for each in program.outputs],
             dynamic_shapes=(open_sizes, [None] * len(weights)),
+            custom_translation_table=_e4m3_nodes(),
         )
     assert exported is not None
     for node in exported.model.graph.all_nodes():
@@ -56,11 +59,36 @@ def onnx_runtime(graph: bytes) -> Callable[..., list[Tensor]]:
     session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
 
+    def value(tensor: Tensor) -> Any:
+        if tensor.dtype != E4M3:  # which numpy does not know
+            return tensor.numpy()
+        kind = require("onnx").TensorProto.FLOAT8E4M3FN
+        return runtime.OrtValue.ortvalue_from_numpy_with_onnx_type(tensor.view(torch.uint8).numpy(), kind)
+
     def run(*tensors: Tensor) -> list[Tensor]:
-        feed = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+        feed = {name: value(tensor) for name, tensor in zip(names, tensors, strict=True)}
         return [torch.from_numpy(output) for output in session.run(None, feed)]
 
     return run
+
+
+def _e4m3_nodes() -> dict[Callable[..., object], Callable[..., object]]:
+    """How `kernels.fp8` is written in ONNX: with scales of 1, of which TensorRT makes FP8 products."""
+    op, types = require("onnxscript").opset20, require("onnx").TensorProto
+
+    def one_like(x: Any) -> Any:
+        return op.CastLike(op.Constant(value_float=1.0), x)
+
+    def round_node(x: Any) -> Any:
+        one = one_like(x)
+        zero = op.Cast(op.Constant(value_float=0.0), to=types.FLOAT8E4M3FN)  # says which 8 bits
+        return op.DequantizeLinear(op.QuantizeLinear(x, one, zero), one)
+
+    def widen_node(weight: Any, like: Any) -> Any:
+        return op.DequantizeLinear(weight, one_like(like))
+
+    ops = torch.ops.hyvideo_rt
+    return {ops.round_e4m3.default: round_node, ops.widen_e4m3.default: widen_node}
 
 
 def _hollow(argument: Argument) -> Tensor:

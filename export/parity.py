@@ -13,9 +13,11 @@ from torch import Tensor
 
 from hyvideo_rt.errors import BuildFailed
 from hyvideo_rt.export.programs import JOINT, TEXT, VALID, Argument, Program
+from hyvideo_rt.kernels.fp8 import E4M3, E4M3_MAX
 
 MEAN_TIMES, WORST_TIMES = 2.0, 8.0
 EXACT_TOKENS = 8192  # above, the reference is fp32 instead of fp64: attention in fp64 stores tokens x tokens
+E4M3_SCALE = 2e-4
 SMALLEST = 1e-7  # of the outputs' size: where the module happens to be exact, fp32 still rounds
 
 
@@ -81,7 +83,8 @@ def compare(
 
 
 def _in(dtype: torch.dtype, tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [x.to(dtype) if x.is_floating_point() else x for x in tensors]
+    """Whole numbers and 8-bit weights are what they are."""
+    return [x.to(dtype) if x.is_floating_point() and x.dtype != E4M3 else x for x in tensors]
 
 
 def _errors(got: Sequence[Tensor], exact: Sequence[Tensor]) -> tuple[float, float]:
@@ -106,10 +109,17 @@ def _random_input(
 
 
 def _random_weight(argument: Argument, device: torch.device, generator: torch.Generator) -> Tensor:
-    """Matrices that keep the size of what they multiply, norms' gains around 1, biases around 0."""
+    """Matrices that keep the size of what they multiply, norms' gains around 1, biases around 0.
+
+    Those of 8 bits use half of E4M3's range, and their scales are as in a matrix of a few thousand rows.
+    """
     like = argument.zeros({}, device)
     noise = torch.randn(like.shape, generator=generator, device=device)
-    if like.ndim > 1:
+    if like.dtype == E4M3:
+        noise *= E4M3_MAX / 4
+    elif argument.name.endswith(".scale"):
+        noise = (1 + 0.1 * noise).abs() * E4M3_SCALE
+    elif like.ndim > 1:
         noise /= like[0].numel() ** 0.5
     else:
         noise = 0.1 * noise + float(argument.name.endswith("weight"))

@@ -4,10 +4,10 @@ The weights are inputs like any other, in the order of `block_weights`: an engin
 kind share one, and a weight changed in place changes what every engine computes.
 
 For ONNX a program differs in two things that its builders want: linear weights are [in, out], and a block
-has one input more, `valid` [1], the number of tokens that are not padding.
+has one input more, `valid` [1], the number of tokens that are not padding. Linear layers in FP8 are named.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,11 +15,27 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hyvideo_rt.config import DiTConfig, VAEConfig
+from hyvideo_rt.kernels.fp8 import E4M3
 from hyvideo_rt.kernels.ops import REFERENCE, Ops
 from hyvideo_rt.models.dit import DoubleBlock, SingleBlock, block_weights
-from hyvideo_rt.models.linear import transpose_linears
+from hyvideo_rt.models.linear import (
+    TransposedFp8Linear,
+    TransposedLinear,
+    linear_names,
+    replace_linears,
+)
 from hyvideo_rt.models.vae import CausalVAE, VAEDecoding
 
+# The layers of a block that can compute in 8 bits.
+ATTENTION = "attention"
+LINEARS = {
+    "double_block": tuple(
+        f"{stream}_{layer}"
+        for stream in ("img", "txt")
+        for layer in ("attn_qkv", "attn_proj", "mlp.fc1", "mlp.fc2")
+    ),
+    "single_block": ("linear1", "linear2"),
+}
 IMAGE, TEXT, JOINT = "image", "text", "joint"  # numbers of tokens: of the video, of the prompt, of both
 
 
@@ -60,7 +76,8 @@ class Program(nn.Module):
         self.inputs = tuple(inputs)
         self.outputs = tuple(replace(each, name=f"{each.name}_out") for each in outputs)
         self.weights = tuple(
-            Argument(name, tuple(tensor.shape), dtype) for name, tensor in block_weights(skeleton).items()
+            Argument(name, tuple(tensor.shape), _stored_dtype(name, tensor, dtype))
+            for name, tensor in block_weights(skeleton).items()
         )
         self._skeleton, self._call = [skeleton], call  # in a list: its meta tensors are not this module's
 
@@ -71,14 +88,19 @@ class Program(nn.Module):
 
 
 def double_block(
-    config: DiTConfig, dtype: torch.dtype, ops: Ops = REFERENCE, *, onnx: bool = False
+    config: DiTConfig,
+    dtype: torch.dtype,
+    ops: Ops = REFERENCE,
+    *,
+    onnx: bool = False,
+    fp8: Collection[str] = (),
 ) -> Program:
     """img, txt, img_mod, txt_mod, cos, sin to img, txt, as `DoubleBlock.forward`."""
     d = config.hidden_size
     streams = [Argument("img", (1, IMAGE, d), dtype), Argument("txt", (1, TEXT, d), dtype)]
     mods = [Argument("img_mod", (1, 6, d), dtype), Argument("txt_mod", (1, 6, d), dtype)]
     inputs = [*streams, *mods, *_rope(config, IMAGE), *([VALID] if onnx else [])]
-    skeleton = _skeleton(lambda: DoubleBlock(config, ops, nn.Linear), onnx)
+    skeleton = _skeleton(lambda: DoubleBlock(config, ops, nn.Linear), onnx, fp8)
 
     def call(inputs: Sequence[Tensor]) -> tuple[object, ...]:
         img, txt, img_mod, txt_mod, cos, sin, *valid = inputs
@@ -88,13 +110,18 @@ def double_block(
 
 
 def single_block(
-    config: DiTConfig, dtype: torch.dtype, ops: Ops = REFERENCE, *, onnx: bool = False
+    config: DiTConfig,
+    dtype: torch.dtype,
+    ops: Ops = REFERENCE,
+    *,
+    onnx: bool = False,
+    fp8: Collection[str] = (),
 ) -> Program:
     """x, mod, cos, sin to x, over the joint stream, as `SingleBlock.forward`."""
     stream = Argument("x", (1, JOINT, config.hidden_size), dtype)
     mod = Argument("mod", (1, 3, config.hidden_size), dtype)
     inputs = [stream, mod, *_rope(config, JOINT), *([VALID] if onnx else [])]
-    skeleton = _skeleton(lambda: SingleBlock(config, ops, nn.Linear), onnx)
+    skeleton = _skeleton(lambda: SingleBlock(config, ops, nn.Linear), onnx, fp8)
 
     def call(inputs: Sequence[Tensor]) -> tuple[object, ...]:
         x, mod, cos, sin, *valid = inputs
@@ -119,12 +146,22 @@ def vae_decoder_tile(
     return Program(skeleton, tuple, [z], [pixels], dtype)
 
 
-def _skeleton(make: Callable[[], nn.Module], onnx: bool) -> nn.Module:
+def _skeleton(make: Callable[[], nn.Module], onnx: bool, fp8: Collection[str] = ()) -> nn.Module:
+    assert onnx or not fp8, "FP8 is for ONNX"
     with torch.device("meta"):
         skeleton = make()
         if onnx:
-            transpose_linears(skeleton)
+            wide = [name for name in linear_names(skeleton) if name not in fp8]
+            replace_linears(skeleton, TransposedLinear, wide)
+            replace_linears(skeleton, TransposedFp8Linear, fp8)
     return skeleton
+
+
+def _stored_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """That of the program, but E4M3 stays what it is and its scales are fp32."""
+    if tensor.dtype == E4M3:
+        return E4M3
+    return torch.float32 if name.endswith(".scale") else dtype
 
 
 def _rope(config: DiTConfig, tokens: str) -> list[Argument]:

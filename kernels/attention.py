@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hyvideo_rt.kernels.fp8 import E4M3_MAX, round_e4m3
+
 MASKED = -30000.0
 
 
@@ -23,17 +25,22 @@ def joint_attention_reference(q: Tensor, k: Tensor, v: Tensor, valid_tokens: Ten
 
 
 def joint_attention_spelt_out(q: Tensor, k: Tensor, v: Tensor, valid_tokens: Tensor | None) -> Tensor:
-    """The same as two matrix products and a softmax, for graphs: engine builders fuse them again.
-
-    Padding is masked by adding, which costs a fused kernel nothing; MASKED is far below any score and still
-    a number in fp16.
-    """
+    """The same as two matrix products and a softmax, for graphs: engine builders fuse them again."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if valid_tokens is not None:
-        padding = torch.arange(k.shape[2], device=k.device) >= valid_tokens[:, None]
-        scores = scores + MASKED * padding[:, None, None].to(q.dtype)
-    out: Tensor = scores.softmax(-1) @ v
+    out: Tensor = _without_padding(scores, valid_tokens).softmax(-1) @ v
+    return out.transpose(1, 2).flatten(2)
+
+
+def joint_attention_fp8(q: Tensor, k: Tensor, v: Tensor, valid_tokens: Tensor | None) -> Tensor:
+    """`joint_attention_spelt_out` with both products in E4M3.
+
+    q and k are normalised and v is near 1, so they need no scale; probabilities are spread over all of E4M3.
+    """
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    scores = round_e4m3(q * q.shape[-1] ** -0.5) @ round_e4m3(k).transpose(-1, -2)
+    probabilities = _without_padding(scores, valid_tokens).softmax(-1)
+    out: Tensor = (round_e4m3(probabilities * E4M3_MAX) * (1 / E4M3_MAX)) @ round_e4m3(v)
     return out.transpose(1, 2).flatten(2)
 
 
@@ -47,6 +54,14 @@ def frame_causal_attention_reference(q: Tensor, k: Tensor, v: Tensor, frames: in
     ends = range(per_frame, q.shape[1] + 1, per_frame)
     rows = [_attend(q[:, end - per_frame : end], k[:, :end], v[:, :end], None) for end in ends]
     return torch.cat(rows, dim=1)
+
+
+def _without_padding(scores: Tensor, valid_tokens: Tensor | None) -> Tensor:
+    """Masked by adding, which costs a fused kernel nothing; MASKED is far below any score, and fits fp16."""
+    if valid_tokens is None:
+        return scores
+    padding = torch.arange(scores.shape[-1], device=scores.device) >= valid_tokens[:, None]
+    return scores + MASKED * padding[:, None, None].to(scores.dtype)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hyvideo_rt"
 
 _BASE = {"errors", "buckets", "config"}
-_WEIGHTS = _BASE | {"models", "weights"}
+_WEIGHTS = _BASE | {"kernels", "models", "weights"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "buckets": {"errors"},

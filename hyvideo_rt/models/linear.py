@@ -1,32 +1,36 @@
 """Linear layers whose weight rests in another form: in 8 bits, or transposed as engines want it."""
 
+from collections.abc import Callable, Collection
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hyvideo_rt.kernels.fp8 import E4M3, fp8_linear_reference
+
 
 class Fp8Linear(nn.Module):
-    """``y = x (scale * W)^T + b``: W [out, in] E4M3 with one fp32 scale, widened to x's dtype at each call.
+    """``y = x (scale * W)^T + b``: W [out, in] E4M3, scale [out] fp32, widened to x's dtype at each call.
 
-    Weight-only: it saves memory, not time.
+    Weight-only: it saves memory, not time. The original's checkpoint has one scale for all rows.
     """
 
     scale: Tensor
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        weight = torch.empty(out_features, in_features, dtype=torch.float8_e4m3fn)
+        weight = torch.empty(out_features, in_features, dtype=E4M3)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(torch.empty(out_features))
-        self.register_buffer("scale", torch.ones(1))
+        self.register_buffer("scale", torch.ones(out_features))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, dequantise_e4m3(self.weight, self.scale, x.dtype), self.bias)
 
 
 def dequantise_e4m3(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """weight [out, in] E4M3, scale [1]; both widened to `dtype`, then multiplied, as the original does."""
-    return weight.to(dtype).mul_(scale.to(dtype))
+    """weight [out, in] E4M3, scale [out]; both widened to `dtype`, then multiplied, as the original does."""
+    return weight.to(dtype).mul_(scale.to(dtype)[:, None])
 
 
 class TransposedLinear(nn.Module):
@@ -41,17 +45,39 @@ class TransposedLinear(nn.Module):
         return x @ self.weight + self.bias
 
 
-def transpose_linears(skeleton: nn.Module) -> None:
-    """Every nn.Linear of a module that holds no values yet becomes a TransposedLinear, under its own name."""
-    for parent in [*skeleton.modules()]:
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Linear):
-                setattr(parent, name, TransposedLinear(child.in_features, child.out_features))
+class TransposedFp8Linear(nn.Module):
+    """Both sides in E4M3, W [in, out] with a scale [out]: see `kernels.fp8`. In the order of Fp8Linear."""
+
+    scale: Tensor
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        weight = torch.empty(in_features, out_features, dtype=E4M3)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = nn.Parameter(torch.empty(out_features))
+        self.register_buffer("scale", torch.ones(out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return fp8_linear_reference(x, self.weight, self.scale, self.bias)
+
+
+def replace_linears(
+    skeleton: nn.Module, linear: Callable[[int, int], nn.Module], names: Collection[str]
+) -> None:
+    """The nn.Linears of these names, in a module that holds no values yet, become other layers."""
+    for name in names:
+        old = skeleton.get_submodule(name)
+        assert isinstance(old, nn.Linear), name
+        skeleton.set_submodule(name, linear(old.in_features, old.out_features))
+
+
+def linear_names(module: nn.Module) -> list[str]:
+    return [name for name, child in module.named_modules() if isinstance(child, (nn.Linear, Fp8Linear))]
 
 
 @torch.no_grad()
 def lay_transposed(module: nn.Module) -> None:
     """Lay every linear weight out [in, out] in memory; the module sees what it saw, by other strides."""
     for each in module.modules():
-        if isinstance(each, nn.Linear):
+        if isinstance(each, (nn.Linear, Fp8Linear)):
             each.weight.data = each.weight.data.t().contiguous().t()

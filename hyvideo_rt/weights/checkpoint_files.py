@@ -10,8 +10,8 @@ from pathlib import Path
 
 from hyvideo_rt.config import DiTConfig, ModelConfig
 from hyvideo_rt.errors import InvalidRequest, WeightsError
+from hyvideo_rt.kernels.fp8 import E4M3
 from hyvideo_rt.weights.layouts import Layout
-from hyvideo_rt.weights.loading import FP8
 from hyvideo_rt.weights.model_configs import (
     check_model_index,
     infer_dit_config,
@@ -174,7 +174,7 @@ def _open_dit_file(path: Path, load_key: str) -> TensorSource:
     if path.suffix not in (".pt", ".bin"):
         return _open_safetensors(path)
     files: list[TensorFile] = [_open_pickle(path, LOAD_KEYS, load_key)]
-    if any(spec.dtype == FP8 for spec in files[0].specs.values()):
+    if any(spec.dtype == E4M3 for spec in files[0].specs.values()):
         scales = path.with_name(f"{path.stem}_map.pt")
         if not scales.is_file():
             raise WeightsError(

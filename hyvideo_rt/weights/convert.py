@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from hyvideo_rt.errors import OutputError, WeightsError
+from hyvideo_rt.kernels.fp8 import E4M3
 from hyvideo_rt.weights.checkpoint import Checkpoint
 from hyvideo_rt.weights.checkpoint_files import ORIGINAL_DIT, ORIGINAL_VAE
 from hyvideo_rt.weights.layouts import KeyMap, Layout, Piece, diffusers_from_original, same_names
-from hyvideo_rt.weights.loading import FP8, read_pieces
+from hyvideo_rt.weights.loading import read_pieces
 from hyvideo_rt.weights.model_configs import MODEL_INDEX, SCHEDULER_JSON, dit_json, vae_json
 from hyvideo_rt.weights.safetensors_files import write_safetensors
 from hyvideo_rt.weights.tensor_files import TensorSource, TensorSpec
@@ -98,7 +99,7 @@ def convert(
 
 
 def _plan(source: Checkpoint, layout: Layout) -> list[_Job]:
-    if any(spec.dtype == FP8 for spec in source.files.sources["dit"].specs.values()):
+    if any(spec.dtype == E4M3 for spec in source.files.sources["dit"].specs.values()):
         raise WeightsError(
             f"{source.files.sources['dit'].label}: got 8-bit weights, expected the full ones to convert\n"
             f"  they are rounded: convert the bf16 checkpoint, and load its result with fp8"

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from hyvideo_rt.errors import WeightsError
+from hyvideo_rt.kernels.fp8 import E4M3, E4M3_MAX
 from hyvideo_rt.models.linear import dequantise_e4m3
 from hyvideo_rt.weights.layouts import KeyMap, Piece
 from hyvideo_rt.weights.tensor_files import TensorSource, some
 
-FP8 = torch.float8_e4m3fn
-FP8_MAX = 448.0
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 QUANTISE_ELEMENTS = 1 << 20  # at a time, in fp32
 WIDEST_BYTES = 8  # of a stored value
@@ -44,10 +43,10 @@ def load_into(
     check_tensors(module, source, keys, ignore=ignore)
     targets = module.state_dict()
     parameters = {name for name, _ in module.named_parameters()}
-    largest = max((meta.numel() for meta in targets.values() if meta.dtype == FP8), default=0)
+    largest = max((meta.numel() for meta in targets.values() if meta.dtype == E4M3), default=0)
     workspace = torch.empty(largest * WIDEST_BYTES, dtype=torch.uint8, device=device)
     for name, meta in targets.items():
-        if meta.dtype == FP8:
+        if meta.dtype == E4M3:
             weight, scale = _read_fp8(source, keys[name], meta.shape, workspace)
             _put(module, name, weight)
             _put(module, _scale_name(name), scale)
@@ -82,7 +81,7 @@ def check_tensors(
         "of another type": [
             f"{name} (got {specs[name].dtype}, expected floating point)"
             for name in found
-            if specs[name].dtype not in (*FLOATS, FP8)
+            if specs[name].dtype not in (*FLOATS, E4M3)
         ],
     }
     if any(problems.values()):
@@ -100,8 +99,8 @@ def read_pieces(source: TensorSource, pieces: Sequence[Piece], out: Tensor) -> N
         stop = source.specs[piece.name].shape[0] if piece.stop is None else piece.stop
         part = out[row : row + stop - piece.start]
         row += stop - piece.start
-        if _is_fp8(source, piece) and out.dtype != FP8:
-            stored = torch.empty(part.shape, dtype=FP8, device=out.device)
+        if _is_fp8(source, piece) and out.dtype != E4M3:
+            stored = torch.empty(part.shape, dtype=E4M3, device=out.device)
             source.read_rows(piece.name, piece.start, stop, stored)
             part.copy_(dequantise_e4m3(stored, _stored_scale(source, piece, out.device), out.dtype))
         else:
@@ -109,19 +108,19 @@ def read_pieces(source: TensorSource, pieces: Sequence[Piece], out: Tensor) -> N
 
 
 def quantise_e4m3(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """weight [out, in], floating point: E4M3 [out, in] and scale [1] fp32, ``weight ~ scale * E4M3``.
+    """weight [out, in], floating point: E4M3 [out, in] and scale [out] fp32, ``weight ~ scale * E4M3``.
 
-    ``scale = max|W| / 448``; values round to nearest, ties to even.
+    ``scale = max|row| / 448``; values round to nearest, ties to even.
     """
-    low, high = torch.aminmax(weight)
+    low, high = torch.aminmax(weight, dim=1)
     largest = torch.maximum(-low, high).float()
-    scale = torch.where(largest == 0, torch.ones_like(largest), largest / FP8_MAX)
-    out = torch.empty_like(weight, dtype=FP8)
+    scale = torch.where(largest == 0, torch.ones_like(largest), largest / E4M3_MAX)
+    out = torch.empty_like(weight, dtype=E4M3)
     rows = max(1, QUANTISE_ELEMENTS // weight.shape[1])
     for row in range(0, weight.shape[0], rows):
         part = weight[row : row + rows].float()
-        out[row : row + rows].copy_((part / scale).clamp_(-FP8_MAX, FP8_MAX))
-    return out, scale.reshape(1)
+        out[row : row + rows].copy_((part / scale[row : row + rows, None]).clamp_(-E4M3_MAX, E4M3_MAX))
+    return out, scale
 
 
 def _expected_shapes(
@@ -150,14 +149,14 @@ def _read_fp8(
     first, device = pieces[0], workspace.device
     stored_fp8 = _is_fp8(source, first)
     if stored_fp8 and len(pieces) == 1:
-        weight = torch.empty(shape, dtype=FP8, device=device)
+        weight = torch.empty(shape, dtype=E4M3, device=device)
         read_pieces(source, pieces, weight)
-        return weight, _stored_scale(source, first, device)
+        return weight, _stored_scale(source, first, device).repeat(shape[0])
     wide_dtype = torch.bfloat16 if stored_fp8 else source.specs[first.name].dtype
     wide = workspace[: shape.numel() * wide_dtype.itemsize].view(wide_dtype).view(shape)
     read_pieces(source, pieces, wide)
     weight, scale = quantise_e4m3(wide)
-    if not scale.isfinite():
+    if not scale.isfinite().all():
         raise WeightsError(f"{source.path_of(first.name)}: {first.name} holds NaN or infinity")
     return weight, scale
 
@@ -169,7 +168,7 @@ def _stored_scale(source: TensorSource, piece: Piece, device: torch.device | str
 
 
 def _is_fp8(source: TensorSource, piece: Piece) -> bool:
-    return piece.name in source.specs and source.specs[piece.name].dtype == FP8
+    return piece.name in source.specs and source.specs[piece.name].dtype == E4M3
 
 
 def _scale_name(weight: str) -> str:
@@ -178,7 +177,7 @@ def _scale_name(weight: str) -> str:
 
 def _is_scale(name: str, targets: Mapping[str, Tensor]) -> bool:
     weight = targets.get(name.removesuffix("scale") + "weight")
-    return name.endswith(".scale") and weight is not None and weight.dtype == FP8
+    return name.endswith(".scale") and weight is not None and weight.dtype == E4M3
 
 
 def _put(module: nn.Module, name: str, tensor: Tensor) -> None:

@@ -26,14 +26,15 @@ def target(sm: str, precision: Precision) -> Target:
     return Target("tensorrt_rtx", sm, precision, "fp16")
 
 
-def test_blocks_of_all_official_sizes(store: EngineStore) -> None:
-    """Five numbers of tokens, two GPUs: `_build` raises for what does not pass the gate."""
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+def test_blocks_of_all_official_sizes(store: EngineStore, precision: Precision) -> None:
+    """Five numbers of tokens, two GPUs: `build` raises for what does not pass the gate."""
     builder = Builder(FULL, store, CPU)
     wanted = dict.fromkeys(
         spec
         for sm in ("sm89", "sm120")
         for bucket in OFFICIAL_PRESETS.values()
-        for spec in specs_of(FULL, bucket, target(sm, "bf16"))
+        for spec in specs_of(FULL, bucket, target(sm, precision))
         if spec.component != "vae_decoder_tile"
     )
     assert len(wanted) == 2 * 5 * 2
@@ -50,10 +51,11 @@ def test_blocks_of_all_official_sizes(store: EngineStore) -> None:
         assert tokens == {spec.shape[0] + (256 if spec.component == "single_block" else 0)}
 
 
-def test_the_embedded_models_engines(store: EngineStore) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+def test_the_embedded_models_engines(store: EngineStore, precision: Precision) -> None:
     builder = Builder(TINY, store, CPU)
     for sm in ("sm89", "sm120"):
-        for spec in specs_of(TINY, TINY_PRESETS["tiny-square"], target(sm, "bf16")):
+        for spec in specs_of(TINY, TINY_PRESETS["tiny-square"], target(sm, precision)):
             engine, _ = builder.build(spec)
             assert engine.manifest.parity["where"] == "onnx"
 

@@ -124,8 +124,10 @@ def test_checks_come_before_any_data_is_read(tmp_path: Path) -> None:
 
 
 def test_quantiser_and_dequantiser_are_the_originals(golden: Callable[[str], Any]) -> None:
+    """It has one scale for all rows, so the matrix is one row to us."""
     t = golden("fp8_a").tensors
-    weight, scale = quantise_e4m3(t["weight"])
+    weight, scale = quantise_e4m3(t["weight"].reshape(1, -1))
+    weight = weight.view_as(t["weight"])
     assert torch.equal(scale, t["scale"].reshape(1))
     assert torch.equal(weight.float(), t["weight_fp8"].float())
     assert torch.equal(weight.float(), t["qdq"])
@@ -163,9 +165,10 @@ def test_wide_weights_are_quantised_for_an_fp8_module(tmp_path: Path) -> None:
 
 @pytest.fixture
 def fp8_pair(tmp_path: Path) -> TensorSource:
-    """The original's two files: 8-bit weights, and scales under module paths."""
+    """The original's two files: 8-bit weights, and scales under module paths, one for all rows."""
     tensors = some_tensors(torch.bfloat16)
-    tensors["0.weight"], scale = quantise_e4m3(tensors["0.weight"])
+    weight, scale = quantise_e4m3(tensors["0.weight"].reshape(1, -1))
+    tensors["0.weight"] = weight.view_as(tensors["0.weight"])
     torch.save({"module": tensors}, tmp_path / "x_fp8.pt")
     torch.save({"0": scale}, tmp_path / "x_fp8_map.pt")
     weights = PickleFile(tmp_path / "x_fp8.pt", wrappers=("module", "ema"), key="module")
@@ -174,11 +177,12 @@ def fp8_pair(tmp_path: Path) -> TensorSource:
 
 def test_fp8_pair_loads_as_it_is_or_widened(fp8_pair: TensorSource) -> None:
     wide = some_tensors(torch.bfloat16)["0.weight"]
-    weight, scale = quantise_e4m3(wide)
+    weight, scale = quantise_e4m3(wide.reshape(1, -1))
+    weight = weight.view_as(wide)
     module = fp8_on_meta()
     load_into(module, fp8_pair, same_names(module.state_dict()), device="cpu", dtype=torch.bfloat16)
     assert torch.equal(module.state_dict()["0.weight"].float(), weight.float())
-    assert torch.equal(module.state_dict()["0.scale"], scale)
+    assert torch.equal(module.state_dict()["0.scale"], scale.repeat(4))
     plain = loaded(fp8_pair, dtype=torch.bfloat16).state_dict()["0.weight"]
     assert torch.equal(plain, dequantise_e4m3(weight, scale, torch.bfloat16))
     step = wide.abs().max() / 448 * 32  # half the spacing of the largest E4M3 values, and bf16's rounding
