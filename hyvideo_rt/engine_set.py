@@ -15,7 +15,7 @@ from hyvideo_rt.config import ModelConfig
 from hyvideo_rt.engines.backends import Run
 from hyvideo_rt.engines.spec import MAX_TEXT, BackendName, Component, EngineSpec, Precision, digest
 from hyvideo_rt.models.dit import Blocks, HunyuanVideoDiT, Rope, block_weights
-from hyvideo_rt.models.linear import lay_transposed
+from hyvideo_rt.models.linear import lay_transposed, linear_names
 from hyvideo_rt.models.tiling import Tiling
 from hyvideo_rt.models.vae import CausalVAE, VAEDecoding
 
@@ -24,12 +24,16 @@ LoadEngine = Callable[[EngineSpec], Run]
 
 @dataclass(frozen=True)
 class Target:
-    """Of what kind engines are: how they compute, who compiled them, and for which device."""
+    """Of what kind engines are: who compiled them, for which device, and how they compute.
+
+    wide names the layers that stay in bf16 in fp8 blocks.
+    """
 
     backend: BackendName
     device: str
     dit: Precision
     vae: Precision
+    wide: tuple[str, ...] = ()
 
 
 def specs_of(config: ModelConfig, bucket: Bucket, target: Target) -> tuple[EngineSpec, ...]:
@@ -51,6 +55,7 @@ def block_spec(component: Component, config: ModelConfig, bucket: Bucket, target
         precision=target.dit,
         backend=target.backend,
         target=target.device,
+        wide=target.wide,
     )
 
 
@@ -116,9 +121,7 @@ class EngineSet:
 
     def _weights(self, module: nn.Module) -> list[Tensor]:
         """In the order and the layout of the engines; no copies."""
-        linears = {
-            f"{n}.weight" for n, m in module.named_modules() if isinstance(m, nn.Linear) and self._onnx
-        }
+        linears = {f"{name}.weight" for name in linear_names(module)} if self._onnx else set()
         return [tensor.t() if name in linears else tensor for name, tensor in block_weights(module).items()]
 
     def _run_double(self, engine: Run, weights: list[Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:

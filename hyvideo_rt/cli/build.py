@@ -68,7 +68,8 @@ def _target(recipe: Recipe, args: argparse.Namespace) -> Target:
             f"got --sku {recipe.sku}, whose engines are of {backend}: only the GPU itself can build those\n"
             f"  run `hyvideo-rt build` there"
         )
-    return Target(backend, recipe.target, args.precision or recipe.dit, args.vae_precision or recipe.vae)
+    dit = "fp8" if args.use_fp8 else args.precision or recipe.dit
+    return Target(backend, recipe.target, dit, args.vae_precision or recipe.vae)
 
 
 def _specs(config: ModelConfig, presets: list[str], targets: list[Target]) -> list[EngineSpec]:

@@ -12,7 +12,7 @@ import torch
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.config import ModelConfig
 from hyvideo_rt.engine_set import EngineSet, Target, specs_of
-from hyvideo_rt.engines.backends import BACKENDS, Run
+from hyvideo_rt.engines.backends import BACKENDS, TENSORRT, Run
 from hyvideo_rt.engines.recipes import recipe_for
 from hyvideo_rt.engines.spec import MAX_TEXT, BackendName, EngineSpec
 from hyvideo_rt.engines.spec import Precision as EnginePrecision
@@ -45,12 +45,13 @@ def open_store(args: argparse.Namespace) -> EngineStore:
 
 def target_for(backend: BackendName, precision: Precision, device: torch.device) -> Target:
     """Engines for this device in these precisions. Raises InvalidRequest for those that none can have."""
-    if precision.fp8:
+    if precision.fp8 and backend not in TENSORRT:
         raise InvalidRequest(
-            "got --use-fp8 for engines, which are built for bf16, fp16 and fp32 weights only\n"
-            "  leave it out, or take --backend eager"
+            f"got --use-fp8 for engines of {backend}; only those of TensorRT compute in 8 bits so far\n"
+            f"  leave it out, or take --backend eager"
         )
-    return Target(backend, target_of(device), NAMES[precision.dit], NAMES[precision.vae])
+    dit: EnginePrecision = "fp8" if precision.fp8 else NAMES[precision.dit]
+    return Target(backend, target_of(device), dit, NAMES[precision.vae])
 
 
 def best_backend(device: torch.device) -> BackendName:
@@ -64,7 +65,7 @@ def choose_engines(
     args: argparse.Namespace, config: ModelConfig, bucket: Bucket, precision: Precision, device: torch.device
 ) -> MakeEngines | None:
     """None is eager. Where nothing was asked for, engines if all are there; which it is, is said."""
-    impossible = precision.fp8 or args.text_len > MAX_TEXT or not store_root(args).exists()
+    impossible = args.text_len > MAX_TEXT or not store_root(args).exists()
     if args.backend == "eager" or (args.backend == "auto" and impossible):
         return None
     if args.text_len > MAX_TEXT:
@@ -74,11 +75,11 @@ def choose_engines(
         )
     store, reasons = open_store(args), []
     for backend in _candidates(args.backend, device):
-        target = target_for(backend, precision, device)
         try:
+            target = target_for(backend, precision, device)
             load = functools.partial(load_engine, store, device)
             loaded = {spec: load(spec) for spec in specs_of(config, bucket, target)}
-        except EngineError as error:
+        except (EngineError, InvalidRequest) as error:
             if args.backend != "auto":
                 raise
             reasons.append(str(error).splitlines()[0])

@@ -60,10 +60,33 @@ def test_engines_that_were_asked_for_and_are_not_all_there(home: Path, built: st
     assert "eager: no engine double_block" in done.stderr
 
 
-def test_fp8_weights_have_no_engines_yet(home: Path) -> None:
+def test_fp8_is_for_tensorrt(home: Path) -> None:
     done = run(home, *BUILD, "--use-fp8")
     assert done.returncode == 2
+    assert "got --use-fp8 for engines of inductor" in done.stderr
     assert "--backend eager" in done.stderr
+
+
+def test_engines_for_gpus_that_are_not_here(home: Path) -> None:
+    args = ("build", "--model", "tiny", "--preset", "tiny-square", "--component", "single_block")
+    skus = ("--sku", "rtx4090", "--sku", "l40s", "--sku", "rtx5090", "--use-fp8")
+    store = ("--engine-dir", str(home / "cross"))
+    done = run(home, *args, *skus, *store)
+    assert done.returncode == 0, done.stderr
+    assert "2 engines are for other devices: none has run" in done.stderr  # two of the GPUs are of one kind
+    rows = json.loads(run(home, "engines", "list", "--json", *store).stdout)
+    assert {row["loads here"] for row in rows} == {"other device"}
+    assert sum("fp8-tensorrt_rtx-sm120" in row["engine"] for row in rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("sku", "words"),
+    [("rtx4091", "expected one of a100, b200"), ("h100", "only the GPU itself can build those")],
+)
+def test_skus_that_cannot_be_built_for(home: Path, sku: str, words: str) -> None:
+    done = run(home, "build", "--sku", sku)
+    assert done.returncode == 2
+    assert words in done.stderr
 
 
 def test_generate_makes_no_store(tmp_path: Path) -> None:
