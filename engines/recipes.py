@@ -18,7 +18,10 @@ FOLDER = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class Recipe:
-    """gpu is a part of the driver's name, target its compute capability; dit and vae are precisions."""
+    """gpu is a part of the driver's name, target its compute capability; dit and vae are precisions.
+
+    wide names the layers that stay in bf16 where the DiT is in fp8 (see EngineSpec).
+    """
 
     sku: str
     gpu: str
@@ -27,6 +30,7 @@ class Recipe:
     backend: BackendName
     dit: Precision
     vae: Precision
+    wide: tuple[str, ...]
     presets: tuple[str, ...]
     measured: tuple[str, ...]
 

@@ -15,6 +15,11 @@ def target_of(device: torch.device) -> str:
     return f"cpu-{platform.machine()}-{hashlib.sha256(_instruction_sets().encode()).hexdigest()[:8]}"
 
 
+def device_name(device: torch.device) -> str:
+    """As the driver calls a GPU; empty for a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
 def _instruction_sets() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())

@@ -17,7 +17,7 @@ from hyvideo_rt.engines.backends import BACKENDS, INDUCTOR, OPENVINO, TENSORRT
 from hyvideo_rt.engines.manifest import Manifest, TensorInfo
 from hyvideo_rt.engines.spec import MAX_TEXT, EngineSpec, Precision, digest
 from hyvideo_rt.engines.store import Engine, EngineStore, sha256_of
-from hyvideo_rt.engines.target import target_of
+from hyvideo_rt.engines.target import device_name, target_of
 from hyvideo_rt.errors import EngineError
 from hyvideo_rt.export.gate import check_gate
 from hyvideo_rt.export.onnx_graph import export_onnx, onnx_runtime
@@ -214,5 +214,5 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def _this_machine(device: torch.device) -> dict[str, str]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
+    name = device_name(device) or platform.processor() or "CPU"
     return {"device": name, "system": platform.platform()}

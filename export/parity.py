@@ -63,9 +63,7 @@ def compare(
 
     where is "device", or "onnx" if what runs is the engine's graph.
     """
-    generator = torch.Generator(device).manual_seed(seed)
-    inputs = [_random_input(each, sizes, device, generator) for each in program.inputs]
-    weights = [_random_weight(each, device, generator) for each in program.weights]
+    inputs, weights = random_case(program, sizes, device, seed)
     higher = torch.float64 if sizes.get(JOINT, 0) <= EXACT_TOKENS else torch.float32
     exact = program(_in(higher, inputs), _in(higher, weights))
     module, compiled = program(inputs, weights), engine(*inputs, *weights)
@@ -79,6 +77,17 @@ def compare(
         engine_error=engine_error,
         module_worst=module_worst,
         engine_worst=engine_worst,
+    )
+
+
+def random_case(
+    program: Program, sizes: Mapping[str, int], device: torch.device, seed: int = 0
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Inputs and weights of a program that keep the size of activations, and use all of its precision."""
+    generator = torch.Generator(device).manual_seed(seed)
+    return (
+        [_random_input(each, sizes, device, generator) for each in program.inputs],
+        [_random_weight(each, device, generator) for each in program.weights],
     )
 
 

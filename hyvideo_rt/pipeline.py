@@ -37,13 +37,17 @@ DEFAULT_NEGATIVE_PROMPT = (
 
 @dataclass(frozen=True)
 class Precision:
-    """What each component computes in. `fp8` keeps the DiT's block weights in 8 bits (weight-only)."""
+    """What each component computes in. `fp8` keeps the DiT's block weights in 8 bits, but for `wide` layers.
+
+    Engines of fp8 compute in 8 bits as well; without them, weights are widened at each use.
+    """
 
     dit: torch.dtype
     vae: torch.dtype
     llm: torch.dtype
     clip: torch.dtype
     fp8: bool = False
+    wide: tuple[str, ...] = ()  # names of linear layers in the blocks, and "attention"
 
     @classmethod
     def default(cls, device: torch.device) -> "Precision":
@@ -53,8 +57,9 @@ class Precision:
         return cls(torch.bfloat16, torch.float16, torch.float16, torch.float16)
 
     def __str__(self) -> str:
-        names = {k: str(v).removeprefix("torch.") for k, v in asdict(self).items() if k != "fp8"}
-        return ", ".join(f"{k} {v}" for k, v in names.items()) + (", fp8 weights" if self.fp8 else "")
+        dtypes = {k: v for k, v in asdict(self).items() if isinstance(v, torch.dtype)}
+        words = [f"{k} {str(v).removeprefix('torch.')}" for k, v in dtypes.items()]
+        return ", ".join([*words, "fp8 weights"] if self.fp8 else words)
 
 
 class Pipeline:
@@ -117,7 +122,7 @@ class Pipeline:
             text_len=text_len,
             apply_final_norm=apply_final_norm,
         )
-        dit = checkpoint.load_dit(device, precision.dit, fp8=precision.fp8)
+        dit = checkpoint.load_dit(device, precision.dit, fp8=precision.fp8, wide=precision.wide)
         vae = checkpoint.load_vae(rest, precision.vae)
         compiled = engines(dit, vae) if engines else None
         return cls(

@@ -13,7 +13,7 @@ from hyvideo_rt.config import MODELS, ModelConfig, sampling_defaults
 from hyvideo_rt.engine_set import Target, specs_of
 from hyvideo_rt.engines.manifest import Manifest
 from hyvideo_rt.engines.recipes import Recipe, recipe_of
-from hyvideo_rt.engines.spec import EngineSpec
+from hyvideo_rt.engines.spec import EngineSpec, Precision
 from hyvideo_rt.engines.target import target_of
 from hyvideo_rt.errors import InvalidRequest
 from hyvideo_rt.export.build import Builder
@@ -68,8 +68,9 @@ def _target(recipe: Recipe, args: argparse.Namespace) -> Target:
             f"got --sku {recipe.sku}, whose engines are of {backend}: only the GPU itself can build those\n"
             f"  run `hyvideo-rt build` there"
         )
-    dit = "fp8" if args.use_fp8 else args.precision or recipe.dit
-    return Target(backend, recipe.target, dit, args.vae_precision or recipe.vae)
+    dit: Precision = "fp8" if args.use_fp8 else args.precision or recipe.dit
+    wide = recipe.wide if dit == "fp8" else ()
+    return Target(backend, recipe.target, dit, args.vae_precision or recipe.vae, wide)
 
 
 def _specs(config: ModelConfig, presets: list[str], targets: list[Target]) -> list[EngineSpec]:

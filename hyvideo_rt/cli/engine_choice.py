@@ -17,7 +17,7 @@ from hyvideo_rt.engines.recipes import recipe_for
 from hyvideo_rt.engines.spec import MAX_TEXT, BackendName, EngineSpec
 from hyvideo_rt.engines.spec import Precision as EnginePrecision
 from hyvideo_rt.engines.store import EngineStore
-from hyvideo_rt.engines.target import target_of
+from hyvideo_rt.engines.target import device_name, target_of
 from hyvideo_rt.errors import EngineError, InvalidRequest
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.models.vae import CausalVAE
@@ -51,13 +51,12 @@ def target_for(backend: BackendName, precision: Precision, device: torch.device)
             f"  leave it out, or take --backend eager"
         )
     dit: EnginePrecision = "fp8" if precision.fp8 else NAMES[precision.dit]
-    return Target(backend, target_of(device), dit, NAMES[precision.vae])
+    return Target(backend, target_of(device), dit, NAMES[precision.vae], precision.wide)
 
 
 def best_backend(device: torch.device) -> BackendName:
     """By the recipe for this device; Inductor, which runs anywhere, for one that has none."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    recipe = recipe_for(name)
+    recipe = recipe_for(device_name(device))
     return recipe.backend if recipe else "inductor"
 
 

@@ -57,6 +57,8 @@ def choose_precision(args: argparse.Namespace, device: "torch.device") -> "Preci
 
     import torch
 
+    from hyvideo_rt.engines.recipes import recipe_for
+    from hyvideo_rt.engines.target import device_name
     from hyvideo_rt.pipeline import Precision
 
     dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -67,4 +69,7 @@ def choose_precision(args: argparse.Namespace, device: "torch.device") -> "Preci
         "clip": args.text_encoder_precision_2,
     }
     changes = {name: dtypes[dtype] for name, dtype in asked.items() if dtype}
-    return dataclasses.replace(Precision.default(device), **changes, fp8=args.use_fp8)
+    recipe = recipe_for(device_name(device)) if args.use_fp8 else None
+    return dataclasses.replace(
+        Precision.default(device), **changes, fp8=args.use_fp8, wide=recipe.wide if recipe else ()
+    )

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import nn
 from hyvideo_rt.config import ModelConfig
 from hyvideo_rt.models.clip import ClipTextEncoder
 from hyvideo_rt.models.dit import HunyuanVideoDiT
-from hyvideo_rt.models.linear import Fp8Linear
+from hyvideo_rt.models.linear import Fp8Linear, linear_names, replace_linears
 from hyvideo_rt.models.llama import LlamaEncoder
 from hyvideo_rt.models.vae import CausalVAE
 from hyvideo_rt.weights.checkpoint_files import ModelFiles, locate, open_files
@@ -120,10 +120,21 @@ class Checkpoint:
             keys, ignore = self.keys(component, network)
             check_tensors(network, self.files.sources[component], keys, ignore=ignore)
 
-    def load_dit(self, device: torch.device | str, dtype: torch.dtype, fp8: bool = False) -> HunyuanVideoDiT:
-        """`fp8` keeps the weights of the blocks in E4M3; a checkpoint of another dtype is quantised."""
+    def load_dit(
+        self,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        fp8: bool = False,
+        wide: Collection[str] = (),
+    ) -> HunyuanVideoDiT:
+        """`fp8` keeps the weights of the blocks in E4M3; a checkpoint of another dtype is quantised.
+
+        wide names layers of the blocks that stay in `dtype` all the same, such as `img_mlp.fc2`.
+        """
         with torch.device("meta"):
-            dit = HunyuanVideoDiT(self.config.dit, block_linear=Fp8Linear if fp8 else nn.Linear)
+            dit = HunyuanVideoDiT(self.config.dit)
+            for block in (*dit.double_blocks, *dit.single_blocks) if fp8 else ():
+                replace_linears(block, Fp8Linear, [name for name in linear_names(block) if name not in wide])
         return self._fill(dit, "dit", device, dtype)
 
     def load_vae(self, device: torch.device | str, dtype: torch.dtype) -> CausalVAE:

@@ -2,7 +2,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyvideo_rt.kernels.attention import frame_causal_attention_reference, joint_attention_reference
+from hyvideo_rt.kernels.attention import (
+    frame_causal_attention_reference,
+    joint_attention_reference,
+    joint_attention_spelt_out,
+)
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
@@ -24,8 +28,9 @@ def test_joint_attention(valid: list[int] | None) -> None:
     q, k, v = qkv(2, 9, 3, 8)
     counts = torch.tensor(valid or [9, 9])
     allowed = (torch.arange(9) < counts[:, None])[:, None].expand(2, 9, 9)
-    got = joint_attention_reference(q, k, v, None if valid is None else counts)
-    torch.testing.assert_close(got, plain_attention(q, k, v, allowed), atol=1e-6, rtol=0)
+    for attention in (joint_attention_reference, joint_attention_spelt_out):
+        got = attention(q, k, v, None if valid is None else counts)
+        torch.testing.assert_close(got, plain_attention(q, k, v, allowed), atol=1e-6, rtol=0)
 
 
 def test_padding_reaches_no_token() -> None:
