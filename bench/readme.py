@@ -83,6 +83,50 @@ def gpu_table() -> str:
     return _table(("stage", "size", "time", "activations", "planned"), lines, notes)
 
 
+def engines_table() -> str:
+    result = _load("cpu/engines.json")
+    rows = [
+        f"| {each['backend']} | {row['size']} | {row['build_s']:.0f} s | {row['bytes'] / 1e6:.1f} MB "
+        f"| {1e3 * row['load_s']:.0f} ms | {1e3 * row['swap_s']:.2f} ms | {1e3 * row['first_step_s']:.1f} ms "
+        f"| {_against_eager(row['step'])} | {_against_eager(row['tile'])} |\n"
+        for each in result["backends"]
+        for row in each["rows"]
+    ]
+    c = result["conditions"]
+    binds = ", ".join(f"{each['backend']} {1e3 * each['bind_s']:.0f} ms" for each in result["backends"])
+    notes = (
+        f"Embedded model, fp32, {c['threads']} threads of {c['cpu']}, torch {c['torch']}, ",
+        f"commit {c['commit']}: `{c['command']}`. Build, file and load are of all engines of a size; steps and ",
+        f"tiles are medians with eager's time over the engines' own, turn by turn. Bind, once for all sizes: {binds}.",
+    )
+    return _table(
+        ("backend", "size", "build", "files", "load", "swap", "first step", "step", "VAE tile"), rows, notes
+    )
+
+
+def _against_eager(timings: dict[str, dict[str, float]]) -> str:
+    ours, eager = timings["engines"]["median_s"], timings["eager"]["median_s"]
+    return f"{1e3 * ours:.1f} ms, {eager / ours:.2f}x"
+
+
+def fp8_table() -> str:
+    result = _load("cpu/fp8.json")
+    shares = ("colour", "shape", "direction", "all")
+    rows = [
+        f"| {name} | {' | '.join(f'{100 * result[name][share]:.1f} %' for share in shares)} |\n"
+        for name in ("bf16", "fp8")
+    ]
+    each = sorted(result["psnr_db_each"].items(), key=lambda pair: pair[1])
+    c = result["conditions"]
+    notes = (
+        f"Embedded model, {result['prompts']} held-out prompts, the arithmetic of the FP8 engines on a CPU, ",
+        f"commit {c['commit']}: `{c['command']}`. FP8 videos are {result['psnr_db']:.1f} dB from those in ",
+        f"bf16; with one kind of layer in FP8 ({result['prompts_each']} prompts): ",
+        ", ".join(f"{name} {value:.1f}" for name, value in each) + " dB.",
+    )
+    return _table(("", *shares), rows, notes)
+
+
 def loading_table() -> str:
     result = _load("cpu/weights.json")
     rows = [
@@ -94,7 +138,13 @@ def loading_table() -> str:
     return _table(("layout, as loaded", "checkpoint", "peak host memory / checkpoint"), rows, notes)
 
 
-TABLES: dict[str, Callable[[], str]] = {"cpu": cpu_table, "gpu": gpu_table, "loading": loading_table}
+TABLES: dict[str, Callable[[], str]] = {
+    "cpu": cpu_table,
+    "engines": engines_table,
+    "fp8": fp8_table,
+    "gpu": gpu_table,
+    "loading": loading_table,
+}
 
 
 def _table(head: Sequence[str], rows: Sequence[str], notes: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Engines of AOTInductor: a package of compiled code, called with a flat list of tensors."""
 
 import importlib.metadata
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -41,7 +42,8 @@ class Inductor:
     ) -> str:
         """Compile `program(inputs, weights)`; per input, the sizes that vary. Gives the graph's text."""
         inputs, weights = examples
-        with torch.inference_mode():
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # of torch about itself
             exported = torch.export.export(
                 program, (inputs, weights), dynamic_shapes=(list(sizes), [None] * len(weights))
             )

@@ -14,6 +14,7 @@ from hyvideo_rt.export.programs import ATTENTION, LINEARS, Program
 FUSED_ATTENTION = "_gemm_mha"
 PRODUCTS = ("Fc", "matmul", "MatMul")  # in the names of kernels around a matrix product
 TRANSPOSITION = "Tran"
+FP16_KEYS = 65_504  # reported for TensorRT's fused attention: tier4/autoware-ml, pull request 95
 DTYPES: dict[Precision, str] = {"fp32": "Float", "bf16": "BFloat16", "fp16": "Half", "fp8": "FP8"}
 # Scratch over the bytes of one stream, tokens x width: 6 and 16 in full-size blocks (TensorRT-RTX 1.7.1). All
 # scores of attention at once would be 900, at 118,800 tokens.
@@ -39,6 +40,9 @@ def _attention_faults(report: Report, spec: EngineSpec) -> Iterator[str]:
     fused = [layer for layer in report.layers if FUSED_ATTENTION in layer.name]
     if len(fused) != 1:
         yield f"its attention is {len(fused)} fused kernels instead of 1"
+    if spec.precision == "fp16" and sum(spec.shape) > FP16_KEYS:
+        keys = sum(spec.shape)
+        yield f"fp16 attention gives NaN above {FP16_KEYS} keys, and it has {keys}: take bf16 or fp8"
     asked = _dtype(spec, ATTENTION)
     for layer in fused:
         if _count(layer, asked) < 3:

@@ -16,6 +16,8 @@ from hyvideo_rt.engines.store import Engine, EngineStore
 from hyvideo_rt.engines.target import target_of
 from hyvideo_rt.errors import InvalidRequest
 
+OTHER_DEVICE = "other device"
+
 
 def engines(args: argparse.Namespace) -> int:
     store = open_store(args)
@@ -51,7 +53,7 @@ def _inspect(store: EngineStore, name: str | None) -> int:
 
 
 def _prune(store: EngineStore, found: list[Manifest]) -> int:
-    stale = [manifest.spec.name for manifest in found if list(_reasons(manifest))]
+    stale = [manifest.spec.name for manifest in found if {*_reasons(manifest)} - {OTHER_DEVICE}]
     for name in stale:
         store.remove(name)
     print(f"{len(stale)} engines and {store.clear_rubbish()} other folders deleted", file=sys.stderr)
@@ -72,7 +74,7 @@ def _reasons(manifest: Manifest) -> Iterator[str]:
     """Why this version does not load an engine on this machine."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if target_of(device) != manifest.spec.target:
-        yield "other device"
+        yield OTHER_DEVICE
     backend = BACKENDS[manifest.spec.backend]
     if manifest.source != backend.source():
         yield "other code"

@@ -198,7 +198,7 @@ def _add_engines(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "action",
         choices=("list", "verify", "prune", "inspect"),
-        help="list; check every file; delete what this version cannot load; show one manifest",
+        help="list; check every file; delete what this version loads on no device; show one manifest",
     )
     parser.add_argument("name", nargs="?", help="of the engine, for inspect")
     parser.add_argument("--json", action="store_true", help="print as JSON")

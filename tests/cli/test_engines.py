@@ -76,6 +76,7 @@ def test_engines_for_gpus_that_are_not_here(home: Path) -> None:
     assert "2 engines are for other devices: none has run" in done.stderr  # two of the GPUs are of one kind
     rows = json.loads(run(home, "engines", "list", "--json", *store).stdout)
     assert {row["loads here"] for row in rows} == {"other device"}
+    assert "0 engines and 0 other folders deleted" in run(home, "engines", "prune", *store).stderr
     assert sum("fp8-tensorrt_rtx-sm120" in row["engine"] for row in rows) == 1
 
 

@@ -50,6 +50,14 @@ def test_what_is_asked_for_passes() -> None:
     check_gate(GOOD, SPEC, PROGRAM)
 
 
+def test_fp16_attention_has_a_limit() -> None:
+    half = changed(lambda each: replace(each, inputs=tuple((name, "Half") for name, _ in each.inputs)))
+    small, large = (replace(SPEC, precision="fp16", shape=(tokens, 256)) for tokens in (65_248, 65_249))
+    check_gate(half, small, PROGRAM)
+    with pytest.raises(BuildFailed, match="above 65504 keys, and it has 65505: take bf16 or fp8"):
+        check_gate(half, large, PROGRAM)
+
+
 @pytest.mark.parametrize(
     ("report", "reason"),
     [
