@@ -96,8 +96,9 @@ def engines_table() -> str:
     binds = ", ".join(f"{each['backend']} {1e3 * each['bind_s']:.0f} ms" for each in result["backends"])
     notes = (
         f"Embedded model, fp32, {c['threads']} threads of {c['cpu']}, torch {c['torch']}, ",
-        f"commit {c['commit']}: `{c['command']}`. Build, file and load are of all engines of a size; steps and ",
-        f"tiles are medians with eager's time over the engines' own, turn by turn. Bind, once for all sizes: {binds}.",
+        f"commit {c['commit']}: `{c['command']}`. Build, file and load are of all engines of a size; steps ",
+        "and tiles are medians with eager's time over the engines' own, turn by turn. ",
+        f"Bind, once for all sizes: {binds}.",
     )
     return _table(
         ("backend", "size", "build", "files", "load", "swap", "first step", "step", "VAE tile"), rows, notes
