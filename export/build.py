@@ -215,4 +215,6 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def _this_machine(device: torch.device) -> dict[str, str]:
     name = device_name(device) or platform.processor() or "CPU"
-    return {"device": name, "system": platform.platform()}
+    driver = Path("/proc/driver/nvidia/version")
+    about = {"device": name, "system": platform.platform()}
+    return about | {"driver": driver.read_text().splitlines()[0]} if driver.exists() else about

@@ -97,6 +97,23 @@ def test_a_preset_without_engines_is_an_error_not_a_fallback(compiled: Pipeline)
         pictures(compiled, Bucket(32, 32, 5))
 
 
+def test_nothing_is_loaded_after_warm_up(store: EngineStore, target: Target) -> None:
+    loaded: list[EngineSpec] = []
+
+    def counting(spec: EngineSpec) -> Run:
+        loaded.append(spec)
+        return load(store, spec)
+
+    make = functools.partial(EngineSet, TINY, target, load=counting)
+    pipeline = Pipeline.load(CHECKPOINT, CPU, engines=make)
+    assert pipeline.engines is not None
+    pipeline.engines.warm(PRESETS)
+    assert len(loaded) == len(set(loaded)) == 3 * len(PRESETS)
+    for bucket in (*PRESETS, *PRESETS):
+        pictures(pipeline, bucket)
+    assert len(loaded) == 3 * len(PRESETS)
+
+
 def storages(tensors: Sequence[Tensor]) -> dict[int, int]:
     """Bytes by address."""
     return {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}

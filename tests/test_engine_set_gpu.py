@@ -1,0 +1,53 @@
+"""Engines of the embedded model on a GPU. None of this has run yet."""
+
+import functools
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+
+from hyvideo_rt.buckets import TINY_PRESETS
+from hyvideo_rt.cli.engine_choice import load_engine, target_for
+from hyvideo_rt.config import MODELS
+from hyvideo_rt.engine_set import EngineSet, specs_of
+from hyvideo_rt.engines.spec import BackendName
+from hyvideo_rt.engines.store import EngineStore
+from hyvideo_rt.export.build import Builder
+from hyvideo_rt.pipeline import Pipeline, Precision
+from hyvideo_rt.sampling import SamplingParams
+from hyvideo_rt.weights.checkpoint import Checkpoint
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1200)]
+TINY = MODELS["tiny"]
+CHECKPOINT = Checkpoint.open(Path(str(files("hyvideo_rt") / "tiny_model")))
+PRESETS = [TINY_PRESETS[name] for name in ("tiny-square", "tiny-square-long")]
+
+
+@pytest.mark.parametrize("fp8", [False, True], ids=["bf16", "fp8"])
+@pytest.mark.parametrize("backend", ["inductor", "tensorrt_rtx", "tensorrt"])
+def test_engines_make_the_videos_that_eager_makes(backend: BackendName, fp8: bool, tmp_path: Path) -> None:
+    """Built, compared on the device (`build` raises otherwise), loaded and swapped."""
+    device = torch.device("cuda")
+    if backend != "inductor":
+        pytest.importorskip(backend)
+    if backend == "tensorrt_rtx" and torch.cuda.get_device_capability() == (9, 0):
+        pytest.skip("TensorRT-RTX does not support this GPU")
+    if fp8 and backend == "inductor":
+        pytest.skip("engines of Inductor do not compute in 8 bits yet")
+    precision = Precision(torch.bfloat16, torch.float16, torch.float16, torch.float16, fp8)
+    target = target_for(backend, precision, device)
+    store = EngineStore(tmp_path / "engines", tmp_path / "key")
+    builder = Builder(TINY, store, device)
+    for spec in dict.fromkeys(spec for bucket in PRESETS for spec in specs_of(TINY, bucket, target)):
+        assert builder.build(spec)[0].manifest.parity["where"] == "device"
+    load = functools.partial(load_engine, store, device)
+    eager = Pipeline.load(CHECKPOINT, device, precision)
+    compiled = Pipeline.load(
+        CHECKPOINT, device, precision, engines=functools.partial(EngineSet, TINY, target, load=load)
+    )
+    for bucket in (*PRESETS, PRESETS[0]):
+        params = SamplingParams(bucket, seed=3, num_inference_steps=4)
+        one, other = (each.generate("a red circle moves right", params).frames for each in (eager, compiled))
+        assert one.std() > 5
+        assert abs(one.astype(float) - other).mean() < 2  # of 255
