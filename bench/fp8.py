@@ -2,11 +2,14 @@
 
 On a CPU, with the arithmetic of the FP8 engines: both sides of every product of the blocks and of attention
 rounded to E4M3. The judge's scores of held-out prompts beside those in bf16, and the PSNR of the one videos
-against the others. Then, on fewer prompts, one kind of layer in FP8 at a time: which of them costs most.
+against the others. Then, on fewer prompts, one kind of layer in FP8 at a time: which of them costs most. With
+--modelopt (pip install nvidia-modelopt) the linear layers also as that library's default for FP8 has them:
+one scale per tensor, of activations too, calibrated on whole denoising runs of training prompts.
 """
 
 import argparse
 import json
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,12 +41,15 @@ CPU = torch.device("cpu")
 LAYERS = (ATTENTION, *LINEARS["double_block"], *LINEARS["single_block"])
 BATCH = 50
 GUIDANCE = 6.0
+CALIBRATION = 16  # prompts
+IN_BLOCKS = re.compile(r"(double|single)_blocks\.(?!.*mod)")  # of which the modulations are not
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--each", type=int, default=50, help="prompts for one kind of layer at a time")
+    parser.add_argument("--modelopt", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     rng = Random("fp8")
@@ -62,18 +68,37 @@ def main() -> None:
         "prompts_each": len(few),
         "psnr_db_each": {name: psnr(videos(pipeline, (name,), few), bf16[: args.each]) for name in LAYERS},
     }
+    if args.modelopt:
+        linears = tuple(name for name in LAYERS if name != ATTENTION)
+        result["psnr_db_linears"] = psnr(videos(pipeline, linears, few), bf16[: args.each])
+        result["psnr_db_linears_modelopt"] = psnr(modelopt_videos(pipeline, few), bf16[: args.each])
     text = json.dumps(result, indent=2)
     print(text)
     if args.out:
         args.out.write_text(text + "\n")
 
 
-@torch.inference_mode()
 def videos(pipeline: Pipeline, fp8: Collection[str], asked: Sequence[str]) -> Tensor:
     """[B, 3, F, H, W] in [-1, 1], one per prompt, these layers of all blocks in FP8."""
-    denoiser, tokenizers = denoiser_of(pipeline).eval(), Tokenizers()
+    denoiser = denoiser_of(pipeline).eval()
     narrow(denoiser, fp8)
-    made = []
+    return videos_of(pipeline, denoiser, asked)
+
+
+def modelopt_videos(pipeline: Pipeline, asked: Sequence[str]) -> Tensor:
+    import modelopt.torch.quantization as mtq
+
+    rng = Random("calibration")
+    known = [caption(sample_scene(rng, "train"), rng) for _ in range(CALIBRATION)]
+    denoiser = denoiser_of(pipeline).eval()
+    mtq.quantize(denoiser.dit, mtq.FP8_DEFAULT_CFG, lambda _: videos_of(pipeline, denoiser, known))
+    mtq.disable_quantizer(denoiser.dit, lambda name: not IN_BLOCKS.match(name))
+    return videos_of(pipeline, denoiser, asked)
+
+
+@torch.no_grad()
+def videos_of(pipeline: Pipeline, denoiser: Denoiser, asked: Sequence[str]) -> Tensor:
+    tokenizers, made = Tokenizers(), []
     for start in range(0, len(asked), BATCH):
         texts = tokenizers.encode(asked[start : start + BATCH])
         empty = tokenizers.encode([""])

@@ -123,7 +123,9 @@ def fp8_table() -> str:
         f"Embedded model, {result['prompts']} held-out prompts, the arithmetic of the FP8 engines on a CPU, ",
         f"commit {c['commit']}: `{c['command']}`. FP8 videos are {result['psnr_db']:.1f} dB from those in ",
         f"bf16; with one kind of layer in FP8 ({result['prompts_each']} prompts): ",
-        ", ".join(f"{name} {value:.1f}" for name, value in each) + " dB.",
+        ", ".join(f"{name} {value:.1f}" for name, value in each),
+        f" dB; all linear layers {result['psnr_db_linears']:.1f} dB, as nvidia-modelopt calibrates them ",
+        f"{result['psnr_db_linears_modelopt']:.1f} dB.",
     )
     return _table(("", *shares), rows, notes)
 
