@@ -22,6 +22,7 @@ OLDEST_PYTHON = (3, 11)
 OLDEST_TORCH = (2, 11)
 CUDA_TORCH = "pip install --force-reinstall torch; other builds: https://pytorch.org/get-started/locally"
 PEERS = "pip install '.[bench]' in a checkout of this project"
+TENSORRT = "pip install '.[tensorrt]' in a checkout of this project"
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm", "sve")
 BF16_INSTRUCTION_SETS = {"avx512_bf16", "amx_bf16", "bf16"}
 SMALL_BYTES = 1 * GIB  # videos and compiled artefacts are megabytes: below this a disk is about to be full
@@ -65,13 +66,22 @@ LIBRARIES = (
         "tensorrt",
         "optional: engines for data-centre GPUs",
         ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
-        "pip install tensorrt",
+        "pip install '.[tensorrt-classic]' in a checkout of this project",
     ),
     Library(
         "tensorrt_rtx",
         "optional: engines for RTX GPUs",
         ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
-        "pip install tensorrt-rtx",
+        TENSORRT,
+    ),
+    Library(
+        "onnxruntime", "optional: checks engines for GPUs that are elsewhere", ("onnxruntime",), TENSORRT
+    ),
+    Library(
+        "openvino",
+        "optional: engines for CPUs",
+        ("openvino",),
+        "pip install '.[openvino]' in a checkout of this project",
     ),
     Library(
         "transformers",
@@ -95,6 +105,7 @@ def examine(output_folder: Path = Path("results"), cache_folder: Path = Path("~/
         ("disk: cache", lambda: _disk("cache", cache_folder, SMALL_BYTES, "free some space there")),
         ("disk: weights", _weights_disk),
         ("video encoder", _encoder),
+        ("recipe", _recipe),
         *((library.name, lambda library=library: _library(library)) for library in LIBRARIES),
     ]
     return [finding for name, check in checks for finding in _guarded(name, check)]
@@ -163,6 +174,22 @@ def _gpus() -> list[Finding]:
     detail = f"nvidia-smi shows {drivers[0]}, which this torch cannot use: {'; '.join(reasons)}"
     remedy = "update the NVIDIA driver" if torch.version.cuda else CUDA_TORCH
     return [Finding("gpu", "warn", detail, remedy)]
+
+
+def _recipe() -> list[Finding]:
+    """What `hyvideo-rt build` builds here."""
+    import torch
+
+    from hyvideo_rt.engines.recipes import recipe_for
+    from hyvideo_rt.engines.target import device_name
+
+    name = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    recipe = recipe_for(name)
+    if recipe is None:
+        detail = f"none for {name}: engines of inductor"
+        return [Finding("recipe", "warn", detail, "write one: engines/recipes/, with what was measured")]
+    basis = "measured" if "backend" in recipe.measured else "expected to be the best"
+    return [Finding("recipe", "ok", f"{recipe.sku}: engines of {recipe.backend} in {recipe.dit}, {basis}")]
 
 
 def _gpu(index: int, drivers: Sequence[str]) -> Finding:

@@ -50,9 +50,11 @@ def test_it_names_what_is_here(tmp_path: Path) -> None:
     findings = {finding.name: finding for finding in examine(tmp_path / "results", tmp_path)}
     assert findings["python"].detail.startswith(platform.python_version())
     assert findings["torch"].detail.startswith(torch.__version__)
-    for name in ("tokenizers", "pillow", "transformers", "diffusers"):
+    for name in ("tokenizers", "pillow", "openvino", "transformers", "diffusers"):
         assert findings[name].status == "ok"
         assert findings[name].detail.startswith(metadata.version(name))
+    if not torch.cuda.is_available():
+        assert findings["recipe"].detail == "cpu: engines of inductor in fp32, measured"
     assert findings["video encoder"].status == "ok"
     assert "libx264 encoded 2 frames" in findings["video encoder"].detail
     assert str(tmp_path / "results") in findings["disk: output"].detail

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine_set": {"config", "buckets", "models", "engines"},
     "pipeline": _WEIGHTS | {"kernels", "sampling", "text", "video", "engine_set"},
     "plan": {"pipeline", "models", "config", "buckets", "errors"},
-    "doctor": {"buckets", "errors", "video"},
+    "doctor": {"buckets", "errors", "video", "engines"},
     "cli": _WEIGHTS | {"pipeline", "plan", "doctor", "sampling", "video", "engine_set", "engines", "export"},
     "bench": {"*"},
 }

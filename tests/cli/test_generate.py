@@ -205,7 +205,9 @@ def test_the_originals_own_files_with_fp8_weights_and_a_prefixed_llm(tmp_path: P
     linears = [name for name, m in fp8_modules() if isinstance(m, Fp8Linear)]
     scales = {}
     for name in linears:
-        dit[f"{name}.weight"], scales[name] = quantise_e4m3(dit[f"{name}.weight"])
+        weight = dit[f"{name}.weight"]
+        quantised, scales[name] = quantise_e4m3(weight.reshape(1, -1))  # one scale for all rows
+        dit[f"{name}.weight"] = quantised.view_as(weight)
     torch.save({"module": dit}, transformers / "mp_rank_00_model_states_fp8.pt")
     torch.save(scales, transformers / "mp_rank_00_model_states_fp8_map.pt")
     (transformers / "mp_rank_00_model_states.safetensors").unlink()
@@ -215,16 +217,16 @@ def test_the_originals_own_files_with_fp8_weights_and_a_prefixed_llm(tmp_path: P
     prefixed = {f"model.{name}": tensor for name, tensor in load_file(llm).items()}
     save_file(prefixed | {"lm_head.weight": torch.ones(2, 2)}, llm)
 
-    weight = "ckpts/hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states_fp8.pt"
+    pair = "ckpts/hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states_fp8.pt"
     videos = []
-    for flags in (("--model", "tiny"), ("--dit-weight", weight)):
+    for flags in (("--model", "tiny"), ("--dit-weight", pair)):
         args = ("generate", "--prompt", "x", "--seed", "1", *STEPS, "--use-fp8", *flags, "--json")
         done = run(*args, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         videos.append(frames_of(tmp_path / json.loads(done.stdout)["path"]))
-    assert np.array_equal(
-        videos[0], videos[1]
-    )  # quantised here at load, or before by the same rule: the same video
+    # Quantised here at load, each row with its own scale, or before, by the original's rule.
+    difference = np.abs(videos[0].astype(float) - videos[1]).mean()
+    assert 0 < difference < 12 < videos[0].std()
 
 
 def fp8_modules() -> Iterator[tuple[str, torch.nn.Module]]:
