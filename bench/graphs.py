@@ -21,10 +21,9 @@ from hyvideo_rt.engines.library import require
 from hyvideo_rt.engines.manifest import TensorInfo
 from hyvideo_rt.engines.openvino import OpenVINO
 from hyvideo_rt.engines.spec import EngineSpec
-from hyvideo_rt.export.build import ops_for, program_of, sizes_of
 from hyvideo_rt.export.onnx_graph import export_onnx
 from hyvideo_rt.export.parity import random_case
-from hyvideo_rt.export.programs import Program
+from hyvideo_rt.export.programs import Program, ops_for, program_of, sizes_of
 
 CPU, TINY = torch.device("cpu"), MODELS["tiny"]
 BLOCKS = ((192, 80), (512, 1024), (512, 4096))  # width, image tokens

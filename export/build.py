@@ -15,7 +15,7 @@ from torch import Tensor
 from hyvideo_rt.config import ModelConfig
 from hyvideo_rt.engines.backends import BACKENDS, INDUCTOR, OPENVINO, TENSORRT
 from hyvideo_rt.engines.manifest import Manifest, TensorInfo
-from hyvideo_rt.engines.spec import MAX_TEXT, EngineSpec, Precision, digest
+from hyvideo_rt.engines.spec import MAX_TEXT, EngineSpec, digest
 from hyvideo_rt.engines.store import Engine, EngineStore, sha256_of
 from hyvideo_rt.engines.target import device_name, target_of
 from hyvideo_rt.errors import EngineError
@@ -23,27 +23,17 @@ from hyvideo_rt.export.gate import check_gate
 from hyvideo_rt.export.onnx_graph import export_onnx, onnx_runtime
 from hyvideo_rt.export.parity import Parity, compare
 from hyvideo_rt.export.programs import (
-    ATTENTION,
+    DTYPES,
     IMAGE,
     JOINT,
-    LINEARS,
     TEXT,
     Argument,
     Program,
-    double_block,
-    single_block,
-    vae_decoder_tile,
+    ops_for,
+    program_of,
+    sizes_of,
 )
-from hyvideo_rt.kernels.attention import joint_attention_fp8, joint_attention_spelt_out
-from hyvideo_rt.kernels.conv3d import conv3d_onednn
-from hyvideo_rt.kernels.ops import REFERENCE, Ops
 
-DTYPES: dict[Precision, torch.dtype] = {  # of the streams; under fp8, products are narrower
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp8": torch.bfloat16,
-}
 EXAMPLE_TEXT = 7  # tokens: any number but 0 and 1, which torch.export takes for constants
 REDUCED_TOKENS, REDUCED_TILE = 48, (2, 8, 8)  # where not the engine runs but its graph, on a CPU
 
@@ -148,30 +138,6 @@ class Builder:
         return self._graphs[same]
 
 
-def program_of(
-    spec: EngineSpec, config: ModelConfig, ops: Ops | None = None, dtype: torch.dtype | None = None
-) -> Program:
-    """By default with the reference's operators and in the precision's dtype."""
-    dtype, onnx = dtype or DTYPES[spec.precision], spec.backend != "inductor"
-    if spec.component == "vae_decoder_tile":
-        frames, height, width = spec.shape
-        return vae_decoder_tile(config.vae, (frames, height, width), dtype, ops or REFERENCE, onnx=onnx)
-    make = double_block if spec.component == "double_block" else single_block
-    narrow = {ATTENTION, *LINEARS[spec.component]}.difference(spec.wide) if spec.precision == "fp8" else set()
-    fp8 = [name for name in LINEARS[spec.component] if name in narrow]
-    if ATTENTION in narrow:
-        ops = replace(ops or REFERENCE, joint_attention=joint_attention_fp8)
-    return make(config.dit, dtype, ops or REFERENCE, onnx=onnx, fp8=fp8)
-
-
-def ops_for(spec: EngineSpec) -> Ops:
-    """What is traced: attention in its parts for ONNX; oneDNN by name for Inductor (see `kernels.conv3d`)."""
-    if spec.backend != "inductor":
-        return replace(REFERENCE, joint_attention=joint_attention_spelt_out)
-    onednn = spec.target.startswith("cpu") and spec.precision == "fp32"
-    return replace(REFERENCE, conv3d=conv3d_onednn) if onednn else REFERENCE
-
-
 def examples_of(
     program: Program, spec: EngineSpec, device: torch.device
 ) -> tuple[list[Tensor], list[Tensor]]:
@@ -188,13 +154,6 @@ def varying(program: Program, spec: EngineSpec) -> list[dict[int, torch.export.D
     shortest, longest = sizes_of(spec, 1), sizes_of(spec, MAX_TEXT)
     dims = {n: torch.export.Dim(n, min=shortest[n], max=longest[n]) for n in (TEXT, JOINT) if n in shortest}
     return [{i: dims[size] for i, size in enumerate(each.shape) if size in dims} for each in program.inputs]
-
-
-def sizes_of(spec: EngineSpec, text_tokens: int) -> dict[str, int]:
-    """Numbers of tokens by name; none for tiles, which have no open sizes."""
-    if spec.component == "vae_decoder_tile":
-        return {}
-    return {IMAGE: spec.shape[0], TEXT: text_tokens, JOINT: spec.shape[0] + text_tokens}
 
 
 def _compiled(

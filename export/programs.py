@@ -14,7 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hyvideo_rt.config import DiTConfig, VAEConfig
+from hyvideo_rt.config import DiTConfig, ModelConfig, VAEConfig
+from hyvideo_rt.engines.spec import EngineSpec, Precision
+from hyvideo_rt.kernels.attention import joint_attention_fp8, joint_attention_spelt_out
+from hyvideo_rt.kernels.conv3d import conv3d_onednn
 from hyvideo_rt.kernels.fp8 import E4M3
 from hyvideo_rt.kernels.ops import REFERENCE, Ops
 from hyvideo_rt.models.dit import DoubleBlock, SingleBlock, block_weights
@@ -35,6 +38,12 @@ LINEARS = {
         for layer in ("attn_qkv", "attn_proj", "mlp.fc1", "mlp.fc2")
     ),
     "single_block": ("linear1", "linear2"),
+}
+DTYPES: dict[Precision, torch.dtype] = {  # of the streams; under fp8, products are narrower
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8": torch.bfloat16,
 }
 IMAGE, TEXT, JOINT = "image", "text", "joint"  # numbers of tokens: of the video, of the prompt, of both
 
@@ -85,6 +94,37 @@ class Program(nn.Module):
         state = {each.name: tensor for each, tensor in zip(self.weights, weights, strict=True)}
         out = functional_call(self._skeleton[0], state, self._call(inputs))
         return out if isinstance(out, tuple) else (out,)
+
+
+def program_of(
+    spec: EngineSpec, config: ModelConfig, ops: Ops | None = None, dtype: torch.dtype | None = None
+) -> Program:
+    """By default with the reference's operators and in the precision's dtype."""
+    dtype, onnx = dtype or DTYPES[spec.precision], spec.backend != "inductor"
+    if spec.component == "vae_decoder_tile":
+        frames, height, width = spec.shape
+        return vae_decoder_tile(config.vae, (frames, height, width), dtype, ops or REFERENCE, onnx=onnx)
+    make = double_block if spec.component == "double_block" else single_block
+    narrow = {ATTENTION, *LINEARS[spec.component]}.difference(spec.wide) if spec.precision == "fp8" else set()
+    fp8 = [name for name in LINEARS[spec.component] if name in narrow]
+    if ATTENTION in narrow:
+        ops = replace(ops or REFERENCE, joint_attention=joint_attention_fp8)
+    return make(config.dit, dtype, ops or REFERENCE, onnx=onnx, fp8=fp8)
+
+
+def ops_for(spec: EngineSpec) -> Ops:
+    """What is traced: attention in its parts for ONNX; oneDNN by name for Inductor (see `kernels.conv3d`)."""
+    if spec.backend != "inductor":
+        return replace(REFERENCE, joint_attention=joint_attention_spelt_out)
+    onednn = spec.target.startswith("cpu") and spec.precision == "fp32"
+    return replace(REFERENCE, conv3d=conv3d_onednn) if onednn else REFERENCE
+
+
+def sizes_of(spec: EngineSpec, text_tokens: int) -> dict[str, int]:
+    """Numbers of tokens by name; none for tiles, which have no open sizes."""
+    if spec.component == "vae_decoder_tile":
+        return {}
+    return {IMAGE: spec.shape[0], TEXT: text_tokens, JOINT: spec.shape[0] + text_tokens}
 
 
 def double_block(

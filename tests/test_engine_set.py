@@ -19,7 +19,8 @@ from hyvideo_rt.engines.spec import Precision as EnginePrecision
 from hyvideo_rt.engines.store import EngineStore
 from hyvideo_rt.engines.target import target_of
 from hyvideo_rt.errors import EngineMismatch
-from hyvideo_rt.export.build import Builder, program_of
+from hyvideo_rt.export.build import Builder
+from hyvideo_rt.export.programs import program_of
 from hyvideo_rt.models.dit import block_weights
 from hyvideo_rt.models.linear import Fp8Linear
 from hyvideo_rt.models.vae import VAEDecoding

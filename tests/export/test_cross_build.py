@@ -9,7 +9,8 @@ from hyvideo_rt.engine_set import Target, specs_of, tile_spec
 from hyvideo_rt.engines.spec import Component, EngineSpec, Precision
 from hyvideo_rt.engines.store import EngineStore
 from hyvideo_rt.errors import BuildFailed
-from hyvideo_rt.export.build import Builder, program_of
+from hyvideo_rt.export.build import Builder
+from hyvideo_rt.export.programs import program_of
 
 FULL, TINY, CPU = MODELS["HYVideo-T/2-cfgdistill"], MODELS["tiny"], torch.device("cpu")
 # Byte 32 of a plan names the compute capabilities it runs on (TensorRT-RTX 1.7.1, undocumented).

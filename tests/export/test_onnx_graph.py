@@ -7,9 +7,9 @@ from hyvideo_rt.buckets import TINY_PRESETS
 from hyvideo_rt.config import MODELS
 from hyvideo_rt.engine_set import Target, specs_of
 from hyvideo_rt.engines.spec import Precision
-from hyvideo_rt.export.build import ops_for, program_of, sizes_of
 from hyvideo_rt.export.onnx_graph import export_onnx, onnx_runtime
 from hyvideo_rt.export.parity import random_case
+from hyvideo_rt.export.programs import ops_for, program_of, sizes_of
 
 TINY, CPU = MODELS["tiny"], torch.device("cpu")
 
