@@ -1,7 +1,7 @@
 """Stage 3: the embedded guidance, distilled from classifier-free guidance.
 
 `python -m tiny.distill RUN --minutes 3` needs RUN/vae and RUN/teacher and writes RUN/student.safetensors; run
-again, it goes on from there. The student learns ``v_empty + s (v_text - v_empty)`` of the frozen teacher for
+again, it goes on from there, or begins anew if the teacher has been trained since. The student learns ``v_empty + s (v_text - v_empty)`` of the frozen teacher for
 scales s from 1 to 10, with ``1000 s`` as its second embedded number, so that one run does the work of two.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hyvideo_rt.buckets import Bucket
 from tiny.latents import MAIN, Pool
-from tiny.networks import GUIDANCE, Denoiser, exists, load, new_denoiser, save
+from tiny.networks import GUIDANCE, Denoiser, is_newer, load, new_denoiser, save
 from tiny.sample import guided, rope_for
 from tiny.texts import Texts, Tokenizers
 from tiny.train_dit import LEVELS, draw, draw_sigmas, run_stage
@@ -40,9 +40,9 @@ def distillation_loss(
 
 
 def student_of(run: Path) -> Denoiser:
-    """The teacher with an embedded guidance that does nothing yet, or the student of an earlier run."""
+    """The teacher with an embedded guidance that does nothing yet, or its student of an earlier run."""
     student = new_denoiser(1)
-    if exists(run, "student-raw"):
+    if is_newer(run, "student-raw", than="teacher"):
         load(run, "student-raw", student)
         return student
     load(run, "teacher", student, new=GUIDANCE)

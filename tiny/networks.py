@@ -103,5 +103,12 @@ def exists(folder: Path, stage: str) -> bool:
     return _path(folder, stage).is_file()
 
 
+def is_newer(folder: Path, stage: str, *, than: str) -> bool:
+    """Whether both are there and the stage was saved last."""
+    if not (exists(folder, stage) and exists(folder, than)):
+        return False
+    return _path(folder, stage).stat().st_mtime_ns > _path(folder, than).stat().st_mtime_ns
+
+
 def _path(folder: Path, stage: str) -> Path:
     return folder / f"{stage}.safetensors"

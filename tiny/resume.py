@@ -50,7 +50,7 @@ def main() -> None:
     pipeline = Pipeline.load(checkpoint, torch.device("cpu"))
     student = denoiser_of(pipeline)
     save(args.run, "vae", pipeline.vae)
-    for stage, denoiser in (("student", student), ("teacher", teacher_of(student))):
+    for stage, denoiser in (("teacher", teacher_of(student)), ("student", student)):
         save(args.run, stage, denoiser)
         save(args.run, f"{stage}-raw", denoiser)
 

@@ -94,6 +94,17 @@ def test_a_student_starts_as_its_teacher_at_any_scale(tmp_path: Path) -> None:
     assert expected.std() > 0.1
 
 
+def test_a_student_goes_on_until_its_teacher_is_trained_again(tmp_path: Path) -> None:
+    student = new_denoiser(5)
+    save(tmp_path, "teacher", new_denoiser(3, guidance_embed=False))
+    save(tmp_path, "student-raw", student)
+    name = "dit.img_in.proj.weight"
+    assert torch.equal(student_of(tmp_path).state_dict()[name], rounded(student).state_dict()[name])
+    teacher = new_denoiser(4, guidance_embed=False)
+    save(tmp_path, "teacher", teacher)
+    assert torch.equal(student_of(tmp_path).state_dict()[name], rounded(teacher).state_dict()[name])
+
+
 def test_guidance_of_one_is_the_prompt_alone_and_more_goes_beyond_it() -> None:
     teacher = new_denoiser(3, guidance_embed=False).requires_grad_(False)
     texts, empty = Tokenizers().encode(PROMPTS), Tokenizers().encode([""])
