@@ -1,8 +1,9 @@
 """Stage 3: the embedded guidance, distilled from classifier-free guidance.
 
 `python -m tiny.distill RUN --minutes 3` needs RUN/vae and RUN/teacher and writes RUN/student.safetensors; run
-again, it goes on from there, or begins anew if the teacher has been trained since. The student learns ``v_empty + s (v_text - v_empty)`` of the frozen teacher for
-scales s from 1 to 10, with ``1000 s`` as its second embedded number, so that one run does the work of two.
+again, it goes on from there, or begins anew if the teacher has been trained since. The student learns
+``v_empty + s (v_text - v_empty)`` of the frozen teacher for scales s from 1 to 10, with ``1000 s`` as its second
+embedded number, so that one run does the work of two.
 """
 
 from collections.abc import Sequence
