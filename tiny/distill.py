@@ -2,8 +2,8 @@
 
 `python -m tiny.distill RUN --minutes 3` needs RUN/vae and RUN/teacher and writes RUN/student.safetensors; run
 again, it goes on from there, or begins anew if the teacher has been trained since. The student learns
-``v_empty + s (v_text - v_empty)`` of the frozen teacher for scales s from 1 to 10, with ``1000 s`` as its second
-embedded number, so that one run does the work of two.
+``v_empty + s (v_text - v_empty)`` of the frozen teacher for scales s from 1 to 10, with ``1000 s`` as its
+second embedded number, so that one run does the work of two.
 """
 
 from collections.abc import Sequence
