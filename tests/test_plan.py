@@ -30,7 +30,8 @@ def test_fp8_halves_the_block_weights_alone() -> None:
     full, small = weight_bytes(PUBLISHED, ON_GPU), weight_bytes(PUBLISHED, replace(ON_GPU, fp8=True))
     d = 3072
     in_blocks = 20 * 2 * (6 + 3 + 1 + 4 + 4) * d**2 + 40 * (3 + 7 + 5) * d**2
-    assert full["dit"] - small["dit"] == in_blocks - 320 * 2  # one scale per linear, in the DiT's dtype
+    scales = (20 * 2 * (6 + 3 + 1 + 4 + 1) + 40 * (3 + 7 + 1)) * d  # one per output channel
+    assert full["dit"] - small["dit"] == in_blocks - 2 * scales
     assert {**full, "dit": 0} == {**small, "dit": 0}
 
 

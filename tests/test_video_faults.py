@@ -1,10 +1,12 @@
 """Whatever fails while a video is written, the target is as it was before and nothing else is left."""
 
 import errno
+import multiprocessing
 import os
 import resource
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -22,6 +24,8 @@ from hyvideo_rt.video import (
     save_mp4,
     save_png,
 )
+
+INTERRUPTED = 130
 
 
 @pytest.fixture
@@ -168,6 +172,15 @@ def test_an_encoder_error(target: Path) -> None:
 
 @pytest.mark.parametrize("grown_to_bytes", [0, 200_000], ids=["at once", "midway"])
 def test_ctrl_c_while_encoding(target: Path, grown_to_bytes: int) -> None:
+    """In a process of its own, as a person interrupts one."""
+    child = multiprocessing.get_context("spawn").Process(target=_interrupted, args=(target, grown_to_bytes))
+    with unchanged(target.parent):
+        child.start()
+        child.join(60)
+    assert child.exitcode == INTERRUPTED
+
+
+def _interrupted(target: Path, grown_to_bytes: int) -> None:
     def interrupt_once_the_temporary_file_has_grown() -> None:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
@@ -177,8 +190,8 @@ def test_ctrl_c_while_encoding(target: Path, grown_to_bytes: int) -> None:
             time.sleep(0.001)
 
     video = Video(noise_clip(120, 256))
-    thread = threading.Thread(target=interrupt_once_the_temporary_file_has_grown)
-    thread.start()
-    with unchanged(target.parent), pytest.raises(KeyboardInterrupt):
+    threading.Thread(target=interrupt_once_the_temporary_file_has_grown).start()
+    try:
         save_mp4(video, target)
-    thread.join()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
