@@ -9,6 +9,7 @@ has one input more, `valid` [1], the number of tokens that are not padding. Line
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -141,12 +142,7 @@ def double_block(
     mods = [Argument("img_mod", (1, 6, d), dtype), Argument("txt_mod", (1, 6, d), dtype)]
     inputs = [*streams, *mods, *_rope(config, IMAGE), *([VALID] if onnx else [])]
     skeleton = _skeleton(lambda: DoubleBlock(config, ops, nn.Linear), onnx, fp8)
-
-    def call(inputs: Sequence[Tensor]) -> tuple[object, ...]:
-        img, txt, img_mod, txt_mod, cos, sin, *valid = inputs
-        return img, txt, img_mod, txt_mod, (cos, sin), valid[0] if valid else None
-
-    return Program(skeleton, call, inputs, streams, dtype)
+    return Program(skeleton, partial(_block_arguments, onnx=onnx), inputs, streams, dtype)
 
 
 def single_block(
@@ -162,12 +158,7 @@ def single_block(
     mod = Argument("mod", (1, 3, config.hidden_size), dtype)
     inputs = [stream, mod, *_rope(config, JOINT), *([VALID] if onnx else [])]
     skeleton = _skeleton(lambda: SingleBlock(config, ops, nn.Linear), onnx, fp8)
-
-    def call(inputs: Sequence[Tensor]) -> tuple[object, ...]:
-        x, mod, cos, sin, *valid = inputs
-        return x, mod, (cos, sin), valid[0] if valid else None
-
-    return Program(skeleton, call, inputs, [stream], dtype)
+    return Program(skeleton, partial(_block_arguments, onnx=onnx), inputs, [stream], dtype)
 
 
 def vae_decoder_tile(
@@ -184,6 +175,12 @@ def vae_decoder_tile(
     pixels = Argument("video", (1, config.out_channels, 4 * (frames - 1) + 1, 8 * height, 8 * width), dtype)
     skeleton = _skeleton(lambda: VAEDecoding(CausalVAE(config, ops)), onnx)
     return Program(skeleton, tuple, [z], [pixels], dtype)
+
+
+def _block_arguments(inputs: Sequence[Tensor], onnx: bool) -> tuple[object, ...]:
+    """As a block's `forward` takes them: RoPE's tables as a pair, and None where all tokens are valid."""
+    *first, cos, sin, valid = inputs if onnx else [*inputs, None]
+    return *first, (cos, sin), valid
 
 
 def _skeleton(make: Callable[[], nn.Module], onnx: bool, fp8: Collection[str] = ()) -> nn.Module:
