@@ -7,6 +7,7 @@ second embedded number, so that one run does the work of two.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -20,7 +21,16 @@ from tiny.networks import GUIDANCE, Denoiser, is_newer, load, new_denoiser, save
 from tiny.sample import guided, rope_for
 from tiny.texts import Texts, Tokenizers
 from tiny.train_dit import LEVELS, draw, draw_sigmas, run_stage
-from tiny.training import Average, autocast, compile_blocks, eager_unless, plain_attention, train
+from tiny.training import (
+    Average,
+    Step,
+    autocast,
+    chooser,
+    compile_blocks,
+    eager_unless,
+    plain_attention,
+    train,
+)
 
 SCALES = (1.0, 10.0)
 EMPTY_CAPTIONS = 0.02  # guided nowhere, but still a video
@@ -70,7 +80,6 @@ def distill(
     compiled: bool,
 ) -> Denoiser:
     """The averaged student."""
-    rng = Random(seed)
     torch.manual_seed(seed)
     teacher = new_denoiser(guidance_embed=False).requires_grad_(False).eval()
     load(run, "teacher", teacher)
@@ -83,16 +92,26 @@ def distill(
         compile_blocks(student)
         compile_blocks(teacher)
 
-    def step() -> tuple[Tensor, int]:
-        clips, texts = draw(pools, rng, batch, empty, EMPTY_CAPTIONS)
+    def step(pool: Pool) -> tuple[Tensor, int]:
+        clips, texts = draw(pool, batch, empty, EMPTY_CAPTIONS)
         with autocast(device), plain_attention(device), eager_unless(clips.shape[2:] == main_shape):
             return distillation_loss(student, teacher, clips, texts, empty), LEVELS * len(clips)
+
+    steps: dict[Step, float] = {partial(step, pool): len(pool.latents) for pool in pools}
 
     def save_both() -> None:
         save(run, "student-raw", student)
         save(run, "student", average.module)
 
-    train(student, average, step, minutes=minutes, learning_rate=learning_rate, save=save_both)
+    train(
+        student,
+        average,
+        chooser(steps, Random(seed)),
+        minutes=minutes,
+        learning_rate=learning_rate,
+        save=save_both,
+        graphs=device.type == "cuda",
+    )
     return average.module
 
 

@@ -18,21 +18,24 @@ ADAM_SIZE = 0.2  # the root mean square of AdamW's updates
 
 
 class Muon:
-    """`learning_rate` is one that would suit AdamW."""
+    """`learning_rate`, a tensor without dimensions, is read at each step; one that would suit AdamW.
 
-    def __init__(self, module: nn.Module, weight_decay: float = 0.01) -> None:
+    Nothing here waits for the device, so that a step can be captured as a CUDA graph.
+    """
+
+    def __init__(self, module: nn.Module, learning_rate: Tensor, weight_decay: float = 0.01) -> None:
         matrices, rest = _split(module)
-        self.weight_decay = weight_decay
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self._groups = [(group, [torch.zeros_like(p) for p in group]) for group in matrices]
-        fused = next(module.parameters()).device.type == "cuda"
-        self._adam = torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=0.0, fused=fused)
+        fused = learning_rate.is_cuda
+        self._adam = torch.optim.AdamW(
+            rest, learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=fused, capturable=fused
+        )
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
+    def step(self) -> None:
         for parameters, momenta in self._groups:
-            _step_matrices(parameters, momenta, learning_rate, self.weight_decay)
-        for group in self._adam.param_groups:
-            group["lr"] = learning_rate
+            _step_matrices(parameters, momenta, self.learning_rate, self.weight_decay)
         self._adam.step()
 
     def zero_grad(self) -> None:
@@ -57,21 +60,17 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 def _step_matrices(
-    parameters: list[nn.Parameter], momenta: list[Tensor], learning_rate: float, weight_decay: float
+    parameters: list[nn.Parameter], momenta: list[Tensor], learning_rate: Tensor, weight_decay: float
 ) -> None:
     """Parameters of one shape."""
     gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
     torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
     looking_ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
     updates = orthogonalised(torch.stack([update.flatten(1) for update in looking_ahead]))
-    size = ADAM_SIZE * max(updates.shape[1:]) ** 0.5
+    updates *= learning_rate * (-ADAM_SIZE * max(updates.shape[1:]) ** 0.5)
     targets: list[Tensor] = list(parameters)
     torch._foreach_mul_(targets, 1 - learning_rate * weight_decay)
-    torch._foreach_add_(
-        targets,
-        [u.view(p.shape) for u, p in zip(updates, parameters, strict=True)],
-        alpha=-learning_rate * size,
-    )
+    torch._foreach_add_(targets, [u.view(p.shape) for u, p in zip(updates, parameters, strict=True)])
 
 
 def _split(module: nn.Module) -> tuple[list[list[nn.Parameter]], list[nn.Parameter]]:

@@ -1,5 +1,7 @@
 """Many videos at once from networks in training: the same steps as hyvideo_rt's pipeline, in batches."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -16,8 +18,13 @@ from tiny.training import autocast
 def rope_for(latents: Tensor) -> Rope:
     """The tables of latents [B, 16, T, H, W], on their device."""
     _, _, frames, height, width = latents.shape
-    cos, sin = rope_table((frames, height // 2, width // 2), TINY.dit.rope_dims, TINY.dit.rope_theta)
-    return cos.to(latents.device), sin.to(latents.device)
+    return _rope((frames, height // 2, width // 2), latents.device)
+
+
+@cache
+def _rope(grid: tuple[int, int, int], device: torch.device) -> Rope:
+    cos, sin = rope_table(grid, TINY.dit.rope_dims, TINY.dit.rope_theta)
+    return cos.to(device), sin.to(device)
 
 
 def guided(

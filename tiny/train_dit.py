@@ -8,6 +8,7 @@ sigma noise``, the target ``noise - video``; one caption in ten is empty.
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -25,7 +26,9 @@ from tiny.scores import score_all
 from tiny.texts import Texts, Tokenizers
 from tiny.training import (
     Average,
+    Step,
     autocast,
+    chooser,
     compile_blocks,
     eager_unless,
     plain_attention,
@@ -58,17 +61,14 @@ def flow_loss(denoiser: Denoiser, clips: Tensor, texts: Texts) -> Tensor:
     return F.mse_loss(denoiser(x, sigma, texts, rope_for(clips)), noise - clips)
 
 
-def draw(
-    pools: Sequence[Pool], rng: Random, batch: int, empty: Texts, drop: float, stills: float = 0.0
-) -> tuple[Tensor, Texts]:
+def draw(pool: Pool, batch: int, empty: Texts, drop: float, *, still: bool = False) -> tuple[Tensor, Texts]:
     """Clips of one size, as many tokens as `batch` clips of 64x64x17 have at one noise level each.
 
-    Or, with probability `stills`, the first latent frame of more clips: almost the latent of a picture, whose
-    group norms see no other frames.
+    Or, `still`, the first latent frame of more clips: almost the latent of a picture, whose group norms see
+    no other frames.
     """
-    pool = rng.choices(pools, [len(pool.latents) for pool in pools])[0]
     count = max(1, batch // LEVELS * Bucket(*MAIN).num_tokens // Bucket(*pool.size).num_tokens)
-    if rng.random() >= stills:
+    if not still:
         return pool.draw(count, empty, drop)
     clips, texts = pool.draw(STILLS_PER_CLIP * count, empty, drop)
     return clips[:, :, :1], texts
@@ -115,7 +115,7 @@ def run_stage(
     parser.add_argument("--learning-rate", type=float, default=rate)
     parser.add_argument("--prompts", type=int, default=128, help="judged at the end (128)")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="of blocks, on a CPU")
     parser.add_argument("--seed", type=int, default=seed)
     args = parser.parse_args()
     device = torch.device(args.device)
@@ -125,8 +125,9 @@ def run_stage(
     pools = build_pools(vae, args.clips, device, seed=args.seed, minutes=args.minutes / 6)
     spent = (time.perf_counter() - start) / 60
     print(f"{sum(len(pool.latents) for pool in pools)} clips encoded in {60 * spent:.0f} s", flush=True)
+    compiled = args.compile and device.type == "cpu"
     trained = stage(
-        args.run, pools, device, args.minutes - spent, args.batch, args.learning_rate, args.seed, args.compile
+        args.run, pools, device, args.minutes - spent, args.batch, args.learning_rate, args.seed, compiled
     )
     check(vae, trained, scales, args.prompts)
 
@@ -148,7 +149,6 @@ def train_dit(
     compiled: bool,
 ) -> Denoiser:
     """The averaged teacher."""
-    rng = Random(seed)
     denoiser = new_denoiser(seed, guidance_embed=False)
     start_closed(denoiser)
     if exists(run, "teacher-raw"):
@@ -161,16 +161,30 @@ def train_dit(
     if compiled:
         compile_blocks(denoiser)
 
-    def step() -> tuple[Tensor, int]:
-        clips, texts = draw(pools, rng, batch, empty, EMPTY_CAPTIONS, STILLS)
+    def step(pool: Pool, still: bool) -> tuple[Tensor, int]:
+        clips, texts = draw(pool, batch, empty, EMPTY_CAPTIONS, still=still)
         with autocast(device), plain_attention(device), eager_unless(clips.shape[2:] in frequent):
             return flow_loss(denoiser, clips, texts), LEVELS * len(clips)
+
+    steps: dict[Step, float] = {
+        partial(step, pool, still): len(pool.latents) * share
+        for pool in pools
+        for still, share in ((False, 1 - STILLS), (True, STILLS))
+    }
 
     def save_both() -> None:
         save(run, "teacher-raw", denoiser)
         save(run, "teacher", average.module)
 
-    train(denoiser, average, step, minutes=minutes, learning_rate=learning_rate, save=save_both)
+    train(
+        denoiser,
+        average,
+        chooser(steps, Random(seed)),
+        minutes=minutes,
+        learning_rate=learning_rate,
+        save=save_both,
+        graphs=device.type == "cuda",
+    )
     return average.module
 
 

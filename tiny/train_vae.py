@@ -198,7 +198,9 @@ def train_vae(
         fold = (clips(Random(i), "train", batch, MAIN, device) for i in range(math.ceil(FOLD_CLIPS / batch)))
         save(run, "vae", average.module if decoder_only else folded(average.module, fold))
 
-    train(vae, average, step, minutes=minutes, learning_rate=learning_rate, save=save_folded, note=note)
+    train(
+        vae, average, lambda: step, minutes=minutes, learning_rate=learning_rate, save=save_folded, note=note
+    )
 
 
 def _batch_for(size: Size, batch: int) -> int:

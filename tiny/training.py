@@ -4,9 +4,11 @@ The learning rate follows the clock, not the step: it is zero exactly when the t
 """
 
 import copy
+import functools
 import math
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar
 
@@ -25,6 +27,7 @@ MAX_GRAD_NORM = 1.0
 BLOCKS = (DoubleBlock, SingleBlock, RefinerBlock, LlamaLayer, ClipLayer)
 Network = TypeVar("Network", bound=nn.Module)
 Step = Callable[[], tuple[Tensor, int]]  # the loss of a new batch, and its number of clips
+EAGER_STEPS = 3  # of each kind, before a graph is captured: libraries and the optimiser set themselves up
 OnTime = Callable[[], None]
 
 
@@ -47,7 +50,7 @@ def plain_attention(device: torch.device) -> AbstractContextManager[None]:
 
 
 def compile_blocks(module: nn.Module) -> None:
-    """Compile each transformer block: equal ones share one compilation, which is most of its time.
+    """Compile each transformer block, on a CPU: equal ones share one compilation, which is most of its time.
 
     What cannot be compiled runs as it is.
     """
@@ -81,27 +84,78 @@ class Average(Generic[Network]):
         torch._foreach_lerp_(ours, theirs, 1 - decay)
 
 
+class Graphs:
+    """Steps as CUDA graphs: captured once, then one launch instead of thousands.
+
+    A step of the tiny model is some 3000 kernels of 5 us: without graphs the GPU waits for Python.
+    """
+
+    def __init__(self) -> None:
+        self._calls: dict[Step, int] = {}
+        self._graphs: dict[Step, tuple[torch.cuda.CUDAGraph, Tensor, int]] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def run(self, step: Step) -> tuple[Tensor, int]:
+        """What `step()` gives. It may only use the device, and does the same work each time."""
+        self._calls[step] = self._calls.get(step, 0) + 1
+        if self._calls[step] <= EAGER_STEPS:
+            return step()
+        if step not in self._graphs:
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                loss, clips = step()
+            self._graphs[step] = graph, loss, clips
+        graph, loss, clips = self._graphs[step]
+        graph.replay()
+        return loss.clone(), clips
+
+
+def chooser(steps: Mapping[Step, float], rng: random.Random) -> Callable[[], Step]:
+    """One of the steps at random, by weight."""
+    names, weights = list(steps), list(steps.values())
+    return lambda: rng.choices(names, weights)[0]
+
+
 def train(
     module: Network,
     average: Average[Network],
-    step: Step,
+    choose: Callable[[], Step],
     *,
     minutes: float,
     learning_rate: float,
     save: OnTime,
     note: Callable[[], str] = str,
+    graphs: bool = False,
 ) -> None:
-    """Steps until the time is out, the last `save` included in it; `note` adds words to the log's lines."""
+    """Steps until the time is out, the last `save` included in it; `note` adds words to the log's lines.
+
+    `choose` gives the next step out of a few; with `graphs`, each of them becomes a CUDA graph.
+    """
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = Muon(module)
+    rate = torch.zeros((), device=parameters[0].device)
+    optimizer = Muon(module, rate)
+
+    @functools.cache
+    def update_of(step: Step) -> Step:
+        """The step and what follows from it: weights that have changed."""
+
+        def update() -> tuple[Tensor, int]:
+            loss, clips = step()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
+            optimizer.step()
+            optimizer.zero_grad()
+            return loss.detach(), clips
+
+        return update
+
+    run = Graphs().run if graphs else _run
     log = _Log(note)
     next_save = SAVE_SECONDS
     for elapsed_s, progress in _clock(minutes * 60):
-        loss, clips = step()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
-        optimizer.step(learning_rate * learning_rate_factor(log.steps, progress))
-        optimizer.zero_grad()
+        rate.fill_(learning_rate * learning_rate_factor(log.steps, progress))
+        loss, clips = run(update_of(choose()))
         average.update()
         log.add(loss, clips, elapsed_s, progress)
         if elapsed_s > next_save:
@@ -109,6 +163,10 @@ def train(
             next_save += SAVE_SECONDS
     log.write(1.0)
     save()
+
+
+def _run(step: Step) -> tuple[Tensor, int]:
+    return step()
 
 
 def learning_rate_factor(step: int, progress: float) -> float:
@@ -120,7 +178,7 @@ def learning_rate_factor(step: int, progress: float) -> float:
 
 
 def _clock(seconds: float) -> Iterator[tuple[float, float]]:
-    """Seconds and progress at each step, until the time is out; the device's queue is part of the time."""
+    """Seconds and progress at each step, until the time is out."""
     start = time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
         yield elapsed, elapsed / seconds
@@ -139,7 +197,7 @@ class _Log:
     def add(self, loss: Tensor, clips: int, elapsed_s: float, progress: float) -> None:
         self.steps += 1
         self._clips += clips
-        self._losses.append(loss.detach())
+        self._losses.append(loss)
         if time.perf_counter() - self._last_s > LOG_SECONDS:
             self.write(progress)
 

@@ -1,5 +1,3 @@
-from random import Random
-
 import numpy as np
 import pytest
 import torch
@@ -62,7 +60,7 @@ def test_dropped_captions_are_the_empty_prompt(pool: Pool) -> None:
 
 
 def test_a_still_is_a_clips_first_latent_frame(pool: Pool) -> None:
-    stills, texts = draw([pool], Random(0), 8, Tokenizers().encode([""]), drop=0.0, stills=1.0)
+    stills, texts = draw(pool, 8, Tokenizers().encode([""]), drop=0.0, still=True)
     assert stills.shape == (8, 16, 1, 8, 8)
     assert len(texts.valid) == 8
     for still in stills:

@@ -25,8 +25,8 @@ def test_a_step_goes_down_as_far_as_adamw_would() -> None:
     gradients = [torch.randn_like(p) for p in before]
     for parameter, gradient in zip(module.parameters(), gradients, strict=True):
         parameter.grad = gradient.clone()
-    optimizer = Muon(module, weight_decay=0.0)
-    optimizer.step(0.01)
+    optimizer = Muon(module, torch.tensor(0.01), weight_decay=0.0)
+    optimizer.step()
     for parameter, start, gradient in zip(module.parameters(), before, gradients, strict=True):
         change = parameter.detach() - start
         assert (change * gradient).sum() < 0
@@ -41,5 +41,5 @@ def test_weights_shrink_without_a_gradient() -> None:
     layer = nn.Linear(4, 4)
     nn.init.ones_(layer.weight)
     layer.weight.grad = torch.zeros(4, 4)
-    Muon(layer, weight_decay=0.1).step(0.5)
+    Muon(layer, torch.tensor(0.5), weight_decay=0.1).step()
     torch.testing.assert_close(layer.weight.detach(), torch.full((4, 4), 0.95))

@@ -40,7 +40,7 @@ def test_training_stops_in_time_and_saves_at_the_end() -> None:
     train(
         layer,
         average,
-        step,
+        lambda: step,
         minutes=1 / 60,
         learning_rate=0.05,
         save=lambda: saved.append(layer.weight[0, 0]),
@@ -56,4 +56,4 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
         return layer(torch.full((1, 1), math.inf)).sum(), 1
 
     with pytest.raises(FloatingPointError, match="the loss is"):
-        train(layer, Average(layer, 0.9), step, minutes=1e-4, learning_rate=0.1, save=lambda: None)
+        train(layer, Average(layer, 0.9), lambda: step, minutes=1e-4, learning_rate=0.1, save=lambda: None)
