@@ -12,8 +12,9 @@ from torch import Tensor
 
 from hyvideo_rt.kernels.upsample import upsampled_shape
 
-# Elements a program holds at a time: 8 KiB of fp16, four 16-byte accesses per thread of 4 warps. The eight or
-# more programs of an SM then have 64 KiB in flight; 3 TB/s at 700 ns need 16 KiB.
+# Elements a program holds at a time: 8 KiB of fp16, four 16-byte accesses per thread of 4 warps, which all 16
+# programs of an SM have in flight; 3 TB/s at 700 ns need 16 KiB per SM. Loads are clamped to the line and not
+# masked: ptxas issues masked ones between the arithmetic, one or two at a time.
 TILE = 4096
 
 
@@ -35,9 +36,8 @@ def _upsample_pad_kernel(
     for start in range(0, W_out, ROWS):
         w_out = (start + tl.arange(0, ROWS))[:, None]
         w = tl.minimum(tl.maximum(w_out - left, 0), W * WIDTH - 1) // WIDTH
-        mask = (w_out < W_out) & (channel < C)
-        values = tl.load(x_ptr + w * C + channel, mask=mask)
-        tl.store(out_ptr + w_out * C + channel, values, mask=mask)
+        values = tl.load(x_ptr + w * C + channel, mask=channel < C)
+        tl.store(out_ptr + w_out * C + channel, values, mask=(w_out < W_out) & (channel < C))
 
 
 @torch.library.custom_op("hyvideo_rt::upsample_pad", mutates_args=())
@@ -57,7 +57,7 @@ def upsample_pad(x: Tensor, factor: Sequence[int], pad: Sequence[int]) -> Tensor
     block = triton.next_power_of_2(C)
     _upsample_pad_kernel[(B * T_out * H_out,)](
         x, out, T, H, W, T_out, H_out, W_out, pad[0], pad[2], pad[4], *factor,
-        C=C, ROWS=tile_rows(block, W_out), BLOCK_C=block,
+        C=C, ROWS=tile_rows(TILE, block, W_out), BLOCK_C=block,
     )  # fmt: skip
     return out
 
@@ -76,7 +76,7 @@ def empty_channels_last(x: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
 
 
-def tile_rows(block: int, rows: int) -> int:
-    """Rows of `block` elements that make a tile, no more than there are."""
-    rounded: int = triton.next_power_of_2(rows)
-    return max(1, min(TILE // block, rounded))
+def tile_rows(tile: int, block: int, rows: int) -> int:
+    """How many rows of `block` elements make a tile, a power of two; not many more than there are."""
+    enough: int = triton.next_power_of_2(rows)
+    return max(1, min(tile // block, enough))
