@@ -1,6 +1,6 @@
 """adaLN: ``layer_norm(x) * (1 + scale) + shift``, and its way back: ``x + gate * y``.
 
-x, y [B, L, D] bf16 or fp32; shift, scale, gate [B, D]; out like x; statistics in fp32.
+x, y [B, L, D] fp32, fp16 or bf16; shift, scale, gate [B, D]; out like x; statistics in fp32.
 """
 
 import torch
@@ -18,3 +18,11 @@ def layer_norm_modulate_reference(x: Tensor, shift: Tensor, scale: Tensor) -> Te
 
 def gate_residual_reference(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
     return torch.addcmul(x, gate[:, None], y)
+
+
+def gate_residual_norm_reference(
+    x: Tensor, gate: Tensor, y: Tensor, shift: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The way back of one branch and the way into the next: the sum, and the adaLN of the rounded sum."""
+    total = gate_residual_reference(x, gate, y)
+    return total, layer_norm_modulate_reference(total, shift, scale)
