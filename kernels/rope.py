@@ -45,3 +45,33 @@ def rms_norm_rope_reference(
     c, s = cos.to(acc)[:, None], sin.to(acc)[:, None]
     image = torch.stack((even * c - odd * s, odd * c + even * s), dim=-1).flatten(-2).to(x.dtype)
     return image if tokens == y.shape[1] else torch.cat((image, y[:, tokens:]), dim=1)
+
+
+def qk_norm_rope_reference(
+    qkv: Tensor, q_weight: Tensor, k_weight: Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor]:
+    """q and k of a single block. qkv [B, L, 3, nh, hd]; weights [hd]; cos, sin [N, hd / 2], N <= L."""
+    q, k, _ = qkv.unbind(2)
+    return rms_norm_rope_reference(q, q_weight, cos, sin), rms_norm_rope_reference(k, k_weight, cos, sin)
+
+
+def joint_qkv_reference(
+    img_qkv: Tensor,
+    txt_qkv: Tensor,
+    img_q_weight: Tensor,
+    img_k_weight: Tensor,
+    txt_q_weight: Tensor,
+    txt_k_weight: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v [B, N + L, nh, hd] of a double block, image first.
+
+    img_qkv [B, N, 3, nh, hd], txt_qkv [B, L, 3, nh, hd]; weights [hd]; cos, sin [N, hd / 2].
+    """
+    q, k, v = img_qkv.unbind(2)
+    txt_q, txt_k, txt_v = txt_qkv.unbind(2)
+    norm = rms_norm_rope_reference
+    q = torch.cat((norm(q, img_q_weight, cos, sin), norm(txt_q, txt_q_weight)), dim=1)
+    k = torch.cat((norm(k, img_k_weight, cos, sin), norm(txt_k, txt_k_weight)), dim=1)
+    return q, k, torch.cat((v, txt_v), dim=1)
