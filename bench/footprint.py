@@ -20,11 +20,14 @@ from torch import Tensor, nn
 from hyvideo_rt.bench.conditions import conditions
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.config import MODELS, ModelConfig
+from hyvideo_rt.kernels.attention_backends import BACKENDS
+from hyvideo_rt.kernels.ops import REFERENCE, Ops
 from hyvideo_rt.kernels.rope import rope_table
+from hyvideo_rt.kernels.triton_ops import triton_ops
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.models.llama import LlamaEncoder
 from hyvideo_rt.models.tiling import Tiling, stream_tiled
-from hyvideo_rt.models.vae import CausalVAE
+from hyvideo_rt.models.vae import CausalVAE, lay_out
 from hyvideo_rt.pipeline import Precision
 from hyvideo_rt.plan import GIB, OVERHEAD, make_plan
 from hyvideo_rt.video import to_uint8
@@ -39,18 +42,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", default=["544x960x129", "720x1280x129"])
     parser.add_argument("--stages", nargs="+", default=["encode", "denoise", "decode"])
+    parser.add_argument("--kernels", choices=["reference", "triton"], default="triton")
+    parser.add_argument("--attention", choices=list(BACKENDS), default="sdpa")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    table = REFERENCE
+    if args.kernels == "triton":
+        table = triton_ops(args.attention, BACKENDS[args.attention].load())
     buckets = [Bucket.parse(size) for size in args.sizes]
     stages = {"encode": encode_stage, "denoise": denoise_stage, "decode": decode_stage}
     rows = []
     for stage in args.stages:
-        with stages[stage](MODEL, Precision.default(GPU)) as run:
+        with stages[stage](MODEL, Precision.default(GPU), table) as run:
             for bucket in buckets:
                 rows.append(measure(stage, bucket, run))
                 print(rows[-1], f"planned {planned_gib(stage, bucket):.3f} GiB", flush=True)
                 if args.out:
-                    result = {"conditions": conditions(GPU, weights="random"), "rows": rows}
+                    result = {
+                        "conditions": conditions(GPU, weights="random"),
+                        "kernels": table.name,
+                        "rows": rows,
+                    }
                     args.out.write_text(json.dumps(result, indent=2))
         gc.collect()
         torch.cuda.empty_cache()
@@ -83,7 +95,7 @@ def measure(stage: str, bucket: Bucket, run: Callable[[Bucket], None]) -> dict[s
 
 
 @contextmanager
-def encode_stage(config: ModelConfig, precision: Precision) -> Iterator[Callable[[Bucket], None]]:
+def encode_stage(config: ModelConfig, precision: Precision, ops: Ops) -> Iterator[Callable[[Bucket], None]]:
     llm = random_module(lambda: LlamaEncoder(config.llm), precision.llm)
     ids = torch.randint(0, config.llm.vocab_size, (1, 351), device=GPU)
 
@@ -95,8 +107,8 @@ def encode_stage(config: ModelConfig, precision: Precision) -> Iterator[Callable
 
 
 @contextmanager
-def denoise_stage(config: ModelConfig, precision: Precision) -> Iterator[Callable[[Bucket], None]]:
-    dit = random_module(lambda: HunyuanVideoDiT(config.dit), precision.dit)
+def denoise_stage(config: ModelConfig, precision: Precision, ops: Ops) -> Iterator[Callable[[Bucket], None]]:
+    dit = random_module(lambda: HunyuanVideoDiT(config.dit, ops), precision.dit)
     text = torch.randn(1, 256, config.dit.text_dim, device=GPU, dtype=precision.dit)
     pooled = torch.randn(1, config.dit.pooled_dim, device=GPU, dtype=precision.dit)
     t, guidance = torch.tensor([700.0], device=GPU), torch.tensor([6016.0], device=GPU)
@@ -112,8 +124,8 @@ def denoise_stage(config: ModelConfig, precision: Precision) -> Iterator[Callabl
 
 
 @contextmanager
-def decode_stage(config: ModelConfig, precision: Precision) -> Iterator[Callable[[Bucket], None]]:
-    vae = random_module(lambda: CausalVAE(config.vae), precision.vae)
+def decode_stage(config: ModelConfig, precision: Precision, ops: Ops) -> Iterator[Callable[[Bucket], None]]:
+    vae = lay_out(random_module(lambda: CausalVAE(config.vae, ops), precision.vae))
 
     @torch.inference_mode()
     def run(bucket: Bucket) -> None:

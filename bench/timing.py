@@ -30,17 +30,22 @@ def interleave(
     runs: int,
     warm_up: int = 1,
     device: torch.device | None = None,
+    calls: int = 1,
 ) -> dict[str, Timing]:
-    """Each contestant once per round, for warm_up + runs rounds; the device's queue is empty at both ends."""
+    """Each contestant once per round, for warm_up + runs rounds; the device's queue is empty at both ends.
+
+    A turn is `calls` calls, for what is as short as its launch; a timing is of one of them.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for round_ in range(warm_up + runs):
         for name, run in contestants.items():
             _drain(device)
             start = time.perf_counter()
-            run()
+            for _ in range(calls):
+                run()
             _drain(device)
             if round_ >= warm_up:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append((time.perf_counter() - start) / calls)
     return {name: Timing.of(values) for name, values in seconds.items()}
 
 

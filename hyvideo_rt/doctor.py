@@ -106,6 +106,7 @@ def examine(output_folder: Path = Path("results"), cache_folder: Path = Path("~/
         ("disk: weights", _weights_disk),
         ("video encoder", _encoder),
         ("recipe", _recipe),
+        ("attention", lambda: _attention(cache_folder)),
         *((library.name, lambda library=library: _library(library)) for library in LIBRARIES),
     ]
     return [finding for name, check in checks for finding in _guarded(name, check)]
@@ -190,6 +191,24 @@ def _recipe() -> list[Finding]:
         return [Finding("recipe", "warn", detail, "write one: engines/recipes/, with what was measured")]
     basis = "measured" if "backend" in recipe.measured else "expected to be the best"
     return [Finding("recipe", "ok", f"{recipe.sku}: engines of {recipe.backend} in {recipe.dit}, {basis}")]
+
+
+def _attention(cache_folder: Path) -> list[Finding]:
+    """Which of the installed backends work; each is tried once, which can take a minute."""
+    import torch
+
+    from hyvideo_rt.attention import choose_attention, installed, try_attention
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cache = cache_folder.expanduser() / "hyvideo-rt" / "attention.json"
+    verdicts = [try_attention(name, device, cache) for name in installed()]
+    working = [verdict.backend for verdict in verdicts if not verdict.reason]
+    failed = [f"{verdict.backend}: {verdict.reason}" for verdict in verdicts if verdict.reason]
+    best, _ = choose_attention("auto", device, cache)
+    detail = f"auto takes {best}; {', '.join(working)} work"
+    if device.type == "cpu":
+        return [Finding("attention", "ok", detail)]
+    return [Finding("attention", "ok", "; ".join([detail, *failed]))]
 
 
 def _gpu(index: int, drivers: Sequence[str]) -> Finding:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from hyvideo_rt import __version__
 from hyvideo_rt.engine_set import EngineSet
 from hyvideo_rt.errors import InvalidRequest
+from hyvideo_rt.kernels.attention_backends import BACKENDS
+from hyvideo_rt.kernels.ops import REFERENCE, Ops
 from hyvideo_rt.kernels.rope import rope_table
 from hyvideo_rt.models.dit import Conditioning, HunyuanVideoDiT
 from hyvideo_rt.models.tiling import Tiling, stream_tiled
@@ -62,6 +64,15 @@ class Precision:
         return ", ".join([*words, "fp8 weights"] if self.fp8 else words)
 
 
+def default_ops(device: torch.device) -> Ops:
+    """The reference on a CPU; on a GPU our Triton kernels, with the attention that torch chooses."""
+    if device.type == "cpu":
+        return REFERENCE
+    from hyvideo_rt.kernels.triton_ops import triton_ops  # a CPU has no use for Triton, and need not have it
+
+    return triton_ops("sdpa", BACKENDS["sdpa"].load())
+
+
 class Pipeline:
     """The four networks of one model on one device, ready to generate.
 
@@ -95,6 +106,7 @@ class Pipeline:
         *,
         offload: bool = False,
         engines: Callable[[HunyuanVideoDiT, CausalVAE], EngineSet] | None = None,
+        ops: Ops | None = None,
         text_len: int = 256,
         skip_layers: int = 2,
         apply_final_norm: bool = False,
@@ -102,7 +114,7 @@ class Pipeline:
         """Each component straight to where it rests; skip_layers, apply_final_norm choose the LLM's state.
 
         engines makes what runs the DiT's blocks and the VAE's decoder, of these two; without it they do it
-        themselves.
+        themselves, by the operators `ops`: by default `default_ops`.
         """
         if not 0 <= skip_layers < checkpoint.config.llm.num_layers:
             raise InvalidRequest(
@@ -122,8 +134,9 @@ class Pipeline:
             text_len=text_len,
             apply_final_norm=apply_final_norm,
         )
-        dit = checkpoint.load_dit(device, precision.dit, fp8=precision.fp8, wide=precision.wide)
-        vae = checkpoint.load_vae(rest, precision.vae)
+        ops = ops or default_ops(device)
+        dit = checkpoint.load_dit(device, precision.dit, fp8=precision.fp8, wide=precision.wide, ops=ops)
+        vae = checkpoint.load_vae(rest, precision.vae, ops)
         compiled = engines(dit, vae) if engines else None
         return cls(
             dit,
@@ -137,6 +150,7 @@ class Pipeline:
                 "fingerprint": checkpoint.fingerprint,
                 "precision": str(precision),
                 "backend": compiled.target.backend if compiled else "eager",
+                "kernels": ops.name,
                 "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
                 "version": f"hyvideo-rt {__version__}",
             },

@@ -2,9 +2,7 @@
 
 Moments of chunks of positions, merged per group by a second kernel in a fixed order, then the normalisation.
 """
-
-# ruff: noqa: N803, N806
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 
 from collections.abc import Sequence
 
@@ -17,8 +15,8 @@ from hyvideo_rt.kernels.group_norm import EPS
 from hyvideo_rt.kernels.upsample import upsampled_shape
 from hyvideo_rt.kernels.upsample_triton import TILE, check_pad, empty_channels_last, tile_rows
 
-# Two fp32 sums per element of a tile: with 2048 a thread has 55 registers and 9 programs fit on an SM, with 4096
-# it has 96 and 5 fit.
+# Two fp32 sums per element of a tile: with 2048 a thread has 55 registers and 9 programs fit on an SM, with
+# 4096 it has 96 and 5 fit.
 MOMENTS_TILE = TILE // 2
 # 64 KiB of fp16: 272 programs at the VAE's smallest full-size activation, [1, 512, 17, 32, 32]; 256 bytes of
 # moments are written for each.

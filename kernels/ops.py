@@ -7,25 +7,50 @@ from torch import Tensor
 
 from hyvideo_rt.kernels.attention import frame_causal_attention_reference, joint_attention_reference
 from hyvideo_rt.kernels.conv3d import conv3d_reference
-from hyvideo_rt.kernels.modulate import gate_residual_reference, layer_norm_modulate_reference
-from hyvideo_rt.kernels.rope import rms_norm_rope_reference
+from hyvideo_rt.kernels.gelu import gelu_beside_reference
+from hyvideo_rt.kernels.group_norm import group_norm_silu_pad_reference
+from hyvideo_rt.kernels.modulate import (
+    gate_residual_norm_reference,
+    gate_residual_reference,
+    layer_norm_modulate_reference,
+)
+from hyvideo_rt.kernels.rope import joint_qkv_reference, qk_norm_rope_reference
+from hyvideo_rt.kernels.upsample import upsample_pad_reference
+
+Pair = tuple[Tensor, Tensor]
+Triple = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Ops:
+    """channels_last says in which memory format the convolutions of the VAE want their weights."""
+
+    name: str
     layer_norm_modulate: Callable[[Tensor, Tensor, Tensor], Tensor]
     gate_residual: Callable[[Tensor, Tensor, Tensor], Tensor]
-    rms_norm_rope: Callable[..., Tensor]
+    gate_residual_norm: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Pair]
+    qk_norm_rope: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Pair]
+    joint_qkv: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Triple]
     joint_attention: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+    gelu_beside: Callable[[Tensor, Tensor], Tensor]
     frame_causal_attention: Callable[[Tensor, Tensor, Tensor, int], Tensor]
+    group_norm_silu_pad: Callable[[Tensor, Tensor, Tensor, int, Sequence[int]], Tensor]
+    upsample_pad: Callable[[Tensor, Sequence[int], Sequence[int]], Tensor]
     conv3d: Callable[[Tensor, Tensor, Tensor, Sequence[int]], Tensor]
+    channels_last: bool = False
 
 
 REFERENCE = Ops(
+    name="reference",
     layer_norm_modulate=layer_norm_modulate_reference,
     gate_residual=gate_residual_reference,
-    rms_norm_rope=rms_norm_rope_reference,
+    gate_residual_norm=gate_residual_norm_reference,
+    qk_norm_rope=qk_norm_rope_reference,
+    joint_qkv=joint_qkv_reference,
     joint_attention=joint_attention_reference,
+    gelu_beside=gelu_beside_reference,
     frame_causal_attention=frame_causal_attention_reference,
+    group_norm_silu_pad=group_norm_silu_pad_reference,
+    upsample_pad=upsample_pad_reference,
     conv3d=conv3d_reference,
 )

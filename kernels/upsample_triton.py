@@ -1,7 +1,5 @@
 """`upsample_pad_reference` as one gather in channels_last_3d: a pixel's C channels are one run of memory."""
-
-# ruff: noqa: N803, N806
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 
 from collections.abc import Sequence
 

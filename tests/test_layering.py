@@ -20,13 +20,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "video": {"buckets", "errors"},
     "weights": _WEIGHTS,
     "text": {"models", "config", "errors"},
+    "attention": {"errors", "kernels"},
     "engines": {"buckets", "errors"},
     "export": {"config", "buckets", "errors", "kernels", "models", "engines"},
     "engine_set": {"config", "buckets", "models", "engines"},
     "pipeline": _WEIGHTS | {"kernels", "sampling", "text", "video", "engine_set"},
     "plan": {"pipeline", "models", "config", "buckets", "errors"},
-    "doctor": {"buckets", "errors", "video", "engines"},
-    "cli": _WEIGHTS | {"pipeline", "plan", "doctor", "sampling", "video", "engine_set", "engines", "export"},
+    "doctor": {"buckets", "errors", "video", "engines", "attention"},
+    "cli": _WEIGHTS
+    | {"attention", "pipeline", "plan", "doctor", "sampling", "video", "engine_set", "engines", "export"},
     "bench": {"*"},
 }
 LIBRARIES_OF_TESTS = {"diffusers", "transformers"}

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.engine_choice import choose_engines
 from hyvideo_rt.cli.model_choice import choose_checkpoint, choose_precision, uses_tiny
+from hyvideo_rt.cli.ops_choice import choose_ops
 from hyvideo_rt.cli.upstream_flags import check_fixed_flags, notices
 from hyvideo_rt.config import sampling_defaults
 from hyvideo_rt.errors import InvalidRequest, OutputError
@@ -56,12 +57,14 @@ def generate(args: argparse.Namespace) -> int:
     )
     _say_plan(plan, checkpoint.name, device.type)
     engines = choose_engines(args, checkpoint.config, params.bucket, precision, device)
+    ops = choose_ops(args, device)
     pipeline = Pipeline.load(
         checkpoint,
         device,
         precision,
         offload=plan.offload,
         engines=engines,
+        ops=ops,
         text_len=args.text_len,
         skip_layers=args.hidden_state_skip_layer,
         apply_final_norm=args.apply_final_norm,

@@ -97,6 +97,19 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="who computes blocks and VAE; auto takes engines if all that the size needs are built (auto)",
     )
+    engines.add_argument(
+        "--kernels",
+        choices=("auto", "reference", "triton"),
+        default="auto",
+        help="operators of what no engine computes: plain torch, or Triton's on a GPU (auto)",
+    )
+    engines.add_argument(
+        "--attention",
+        default="auto",
+        metavar="NAME",
+        help="who computes it, outside engines: sdpa, cudnn, flash, efficient, math, fa3, fa4; in 8 bits, "
+        "never chosen by auto: fa3-fp8, sage (auto: the fastest that works)",
+    )
     _add_engine_dir(engines)
     text = parser.add_argument_group("text encoders")
     text.add_argument("--text-len", type=int, default=256, metavar="N", help="prompt tokens kept (256)")

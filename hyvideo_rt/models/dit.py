@@ -160,14 +160,14 @@ class DoubleBlock(nn.Module):
         self.ops, self.heads = ops, (3, config.num_heads, hd)
         self.img_mod = Modulation(d, 6, linear)
         self.img_attn_qkv = linear(d, 3 * d)
-        self.img_attn_q_norm = HeadNorm(hd, ops)
-        self.img_attn_k_norm = HeadNorm(hd, ops)
+        self.img_attn_q_norm = HeadNorm(hd)
+        self.img_attn_k_norm = HeadNorm(hd)
         self.img_attn_proj = linear(d, d)
         self.img_mlp = Mlp(d, mlp, linear)
         self.txt_mod = Modulation(d, 6, linear)
         self.txt_attn_qkv = linear(d, 3 * d)
-        self.txt_attn_q_norm = HeadNorm(hd, ops)
-        self.txt_attn_k_norm = HeadNorm(hd, ops)
+        self.txt_attn_q_norm = HeadNorm(hd)
+        self.txt_attn_k_norm = HeadNorm(hd)
         self.txt_attn_proj = linear(d, d)
         self.txt_mlp = Mlp(d, mlp, linear)
 
@@ -179,20 +179,25 @@ class DoubleBlock(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = img_mod.unbind(1)
         txt_shift1, txt_scale1, txt_gate1, txt_shift2, txt_scale2, txt_gate2 = txt_mod.unbind(1)
 
-        qkv = self.img_attn_qkv(ops.layer_norm_modulate(img, shift1, scale1))
-        q, k, v = qkv.unflatten(-1, self.heads).unbind(2)
-        qkv = self.txt_attn_qkv(ops.layer_norm_modulate(txt, txt_shift1, txt_scale1))
-        txt_q, txt_k, txt_v = qkv.unflatten(-1, self.heads).unbind(2)
-        q = torch.cat((self.img_attn_q_norm(q, *rope), self.txt_attn_q_norm(txt_q)), dim=1)
-        k = torch.cat((self.img_attn_k_norm(k, *rope), self.txt_attn_k_norm(txt_k)), dim=1)
-        attn = ops.joint_attention(q, k, torch.cat((v, txt_v), dim=1), valid)
-
-        img = ops.gate_residual(img, gate1, self.img_attn_proj(attn[:, :tokens]))
-        img = ops.gate_residual(img, gate2, self.img_mlp(ops.layer_norm_modulate(img, shift2, scale2)))
-        txt = ops.gate_residual(txt, txt_gate1, self.txt_attn_proj(attn[:, tokens:]))
-        txt = ops.gate_residual(
-            txt, txt_gate2, self.txt_mlp(ops.layer_norm_modulate(txt, txt_shift2, txt_scale2))
+        img_qkv = self.img_attn_qkv(ops.layer_norm_modulate(img, shift1, scale1))
+        txt_qkv = self.txt_attn_qkv(ops.layer_norm_modulate(txt, txt_shift1, txt_scale1))
+        q, k, v = ops.joint_qkv(
+            img_qkv.unflatten(-1, self.heads),
+            txt_qkv.unflatten(-1, self.heads),
+            self.img_attn_q_norm.weight,
+            self.img_attn_k_norm.weight,
+            self.txt_attn_q_norm.weight,
+            self.txt_attn_k_norm.weight,
+            *rope,
         )
+        attn = ops.joint_attention(q, k, v, valid)
+
+        proj = self.img_attn_proj(attn[:, :tokens])
+        img, normed = ops.gate_residual_norm(img, gate1, proj, shift2, scale2)
+        img = ops.gate_residual(img, gate2, self.img_mlp(normed))
+        proj = self.txt_attn_proj(attn[:, tokens:])
+        txt, normed = ops.gate_residual_norm(txt, txt_gate1, proj, txt_shift2, txt_scale2)
+        txt = ops.gate_residual(txt, txt_gate2, self.txt_mlp(normed))
         return img, txt
 
 
@@ -206,18 +211,20 @@ class SingleBlock(nn.Module):
         self.split = (3 * d, mlp)
         self.linear1 = linear(d, 3 * d + mlp)
         self.linear2 = linear(d + mlp, d)
-        self.q_norm = HeadNorm(config.head_dim, ops)
-        self.k_norm = HeadNorm(config.head_dim, ops)
+        self.q_norm = HeadNorm(config.head_dim)
+        self.k_norm = HeadNorm(config.head_dim)
         self.modulation = Modulation(d, 3, linear)
 
     def forward(self, x: Tensor, mod: Tensor, rope: Rope, valid: Tensor | None) -> Tensor:
         """x [B, N + L, D], mod [B, 3, D], rope tables of N + L, valid tokens [B] of them; out like x."""
+        ops = self.ops
         shift, scale, gate = mod.unbind(1)
-        qkv, mlp = self.linear1(self.ops.layer_norm_modulate(x, shift, scale)).split(self.split, dim=-1)
-        q, k, v = qkv.unflatten(-1, self.heads).unbind(2)
-        attn = self.ops.joint_attention(self.q_norm(q, *rope), self.k_norm(k, *rope), v, valid)
-        out = self.linear2(torch.cat((attn, F.gelu(mlp, approximate="tanh")), dim=-1))
-        return self.ops.gate_residual(x, gate, out)
+        qkv, mlp = self.linear1(ops.layer_norm_modulate(x, shift, scale)).split(self.split, dim=-1)
+        qkv = qkv.unflatten(-1, self.heads)
+        q, k = ops.qk_norm_rope(qkv, self.q_norm.weight, self.k_norm.weight, *rope)
+        attn = ops.joint_attention(q, k, qkv.select(2, 2), valid)
+        out = self.linear2(ops.gelu_beside(attn, mlp))
+        return ops.gate_residual(x, gate, out)
 
 
 class FinalLayer(nn.Module):
@@ -379,15 +386,11 @@ class Modulation(nn.Module):
 
 
 class HeadNorm(nn.Module):
-    """RMS-norm per head with a learned weight, and RoPE where tables are given."""
+    """The learned weight of q's or k's RMS-norm; the operators that also rotate apply it."""
 
-    def __init__(self, head_dim: int, ops: Ops) -> None:
+    def __init__(self, head_dim: int) -> None:
         super().__init__()
-        self.ops = ops
         self.weight = nn.Parameter(torch.ones(head_dim))
-
-    def forward(self, x: Tensor, cos: Tensor | None = None, sin: Tensor | None = None) -> Tensor:
-        return self.ops.rms_norm_rope(x, self.weight, cos, sin)
 
 
 def _mean_of_valid(text: Tensor, valid_text: Tensor | None) -> Tensor:

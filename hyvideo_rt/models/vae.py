@@ -5,7 +5,6 @@ keep upstream's names. Neither network tiles; `tiling` calls them tile by tile.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyvideo_rt.config import VAEConfig
@@ -18,7 +17,7 @@ Stride = tuple[int, int, int]  # T, H, W
 class CausalVAE(nn.Module):
     def __init__(self, config: VAEConfig, ops: Ops = REFERENCE) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.ops = config, ops
         latents = config.latent_channels
         self.encoder = Encoder(config, ops)
         self.decoder = Decoder(config, ops)
@@ -37,6 +36,15 @@ class CausalVAE(nn.Module):
         """Latents z [B, 16, T, H, W], unscaled, to video [B, 3, 4 (T - 1) + 1, 8 H, 8 W] around [-1, 1]."""
         video: Tensor = self.decoder(self.post_quant_conv(z))
         return video
+
+
+def lay_out(vae: CausalVAE) -> CausalVAE:
+    """The same VAE, its convolutions' weights in the memory format that its operators want, in place."""
+    for module in vae.modules() if vae.ops.channels_last else ():
+        if isinstance(module, nn.Conv3d):
+            weight = module.weight
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
+    return vae
 
 
 class VAEDecoding(nn.Module):
@@ -71,8 +79,7 @@ class Encoder(nn.Module):
         for block in self.down_blocks:
             x = block(x)
         x = self.mid_block(x)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
-        return out
+        return self.conv_out.after_norm(x, self.conv_norm_out)
 
 
 class Decoder(nn.Module):
@@ -94,8 +101,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             x = block(x)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
-        return out
+        return self.conv_out.after_norm(x, self.conv_norm_out)
 
 
 class MidBlock(nn.Module):
@@ -147,8 +153,8 @@ class Resnet(nn.Module):
         self.conv_shortcut = CausalConv3d(size_in, size, ops, kernel=1) if size_in != size else None
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1.after_norm(x, self.norm1)
+        h = self.conv2.after_norm(h, self.norm2)
         shortcut: Tensor = x if self.conv_shortcut is None else self.conv_shortcut(x)
         out: Tensor = h + shortcut
         return out
@@ -193,11 +199,7 @@ class Upsample(nn.Module):
         self.conv = CausalConv3d(channels, channels, ops)
 
     def forward(self, x: Tensor) -> Tensor:
-        time, height, width = self.factor
-        x = F.interpolate(x, scale_factor=(1.0, float(height), float(width)), mode="nearest")
-        if time > 1 and x.shape[2] > 1:
-            x = torch.cat((x[:, :, :1], x[:, :, 1:].repeat_interleave(time, dim=2)), dim=2)
-        out: Tensor = self.conv(x)
+        out: Tensor = self.conv(x, self.factor)
         return out
 
 
@@ -213,9 +215,19 @@ class CausalConv3d(nn.Module):
         side = kernel // 2
         self.pad = (side, side, side, side, kernel - 1, 0)  # W, H, T
 
-    def forward(self, x: Tensor) -> Tensor:
-        if any(self.pad):
-            x = F.pad(x, self.pad, mode="replicate")
+    def forward(self, x: Tensor, upsample: Stride = (1, 1, 1)) -> Tensor:
+        """Of x, made larger first by repeating it (T, H, W) times."""
+        if any(self.pad) or upsample != (1, 1, 1):
+            x = self.ops.upsample_pad(x, upsample, self.pad)
+        return self._convolve(x)
+
+    def after_norm(self, x: Tensor, norm: nn.GroupNorm) -> Tensor:
+        """Of ``silu(norm(x))``."""
+        return self._convolve(
+            self.ops.group_norm_silu_pad(x, norm.weight, norm.bias, norm.num_groups, self.pad)
+        )
+
+    def _convolve(self, x: Tensor) -> Tensor:
         assert self.conv.bias is not None
         return self.ops.conv3d(x, self.conv.weight, self.conv.bias, self.conv.stride)
 

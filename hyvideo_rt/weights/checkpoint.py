@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from hyvideo_rt.config import ModelConfig
+from hyvideo_rt.kernels.ops import REFERENCE, Ops
 from hyvideo_rt.models.clip import ClipTextEncoder
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.models.linear import Fp8Linear, linear_names, replace_linears
 from hyvideo_rt.models.llama import LlamaEncoder
-from hyvideo_rt.models.vae import CausalVAE
+from hyvideo_rt.models.vae import CausalVAE, lay_out
 from hyvideo_rt.weights.checkpoint_files import ModelFiles, locate, open_files
 from hyvideo_rt.weights.layouts import KeyMap, Layout, Piece, original_from_diffusers, same_names
 from hyvideo_rt.weights.loading import check_tensors, load_into
@@ -126,21 +127,22 @@ class Checkpoint:
         dtype: torch.dtype,
         fp8: bool = False,
         wide: Collection[str] = (),
+        ops: Ops = REFERENCE,
     ) -> HunyuanVideoDiT:
         """`fp8` keeps the weights of the blocks in E4M3; a checkpoint of another dtype is quantised.
 
         wide names layers of the blocks that stay in `dtype` all the same, such as `img_mlp.fc2`.
         """
         with torch.device("meta"):
-            dit = HunyuanVideoDiT(self.config.dit)
+            dit = HunyuanVideoDiT(self.config.dit, ops)
             for block in (*dit.double_blocks, *dit.single_blocks) if fp8 else ():
                 replace_linears(block, Fp8Linear, [name for name in linear_names(block) if name not in wide])
         return self._fill(dit, "dit", device, dtype)
 
-    def load_vae(self, device: torch.device | str, dtype: torch.dtype) -> CausalVAE:
+    def load_vae(self, device: torch.device | str, dtype: torch.dtype, ops: Ops = REFERENCE) -> CausalVAE:
         with torch.device("meta"):
-            vae = CausalVAE(self.config.vae)
-        return self._fill(vae, "vae", device, dtype)
+            vae = CausalVAE(self.config.vae, ops)
+        return lay_out(self._fill(vae, "vae", device, dtype))
 
     def load_llm(
         self, device: torch.device | str, dtype: torch.dtype, skip_layers: int = SKIPPED_LAYERS

@@ -1,0 +1,274 @@
+"""Kernels against eager torch and torch.compile: `python -m hyvideo_rt.bench.kernels [--out F] [--plot F]`.
+
+Memory-bound operators in GB/s, counting each input once and each output once, and as a share of what a copy
+on this device reaches; attention by every backend that is installed, in TF/s, with its error against fp64 on
+a sample of rows. On a GPU at the sizes of 720x1280x129 and 544x960x129; on a CPU small ones, without the
+Triton kernels, which a CPU would interpret.
+"""
+
+import argparse
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.timing import Timing, interleave
+from hyvideo_rt.kernels.attention_backends import BACKENDS, Attend
+from hyvideo_rt.kernels.ops import REFERENCE
+
+TEXT, HEADS, HEAD_DIM = 256, 24, 128
+GPU_TOKENS = {"720x1280x129": 118_800, "544x960x129": 67_320}
+CPU_TOKENS = {"64x64x17": 80}
+ROWS = 60  # of the output, spread over all tokens, of three heads, are compared with fp64
+CALLS = 10  # per measurement: a single launch is as short as the launching
+Run = Callable[..., object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A memory-bound operator at one size. moved is what it has to read and write, in bytes."""
+
+    name: str
+    inputs: tuple[object, ...]
+    contestants: Mapping[str, Run]
+    moved: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=["memory", "attention"], default=["memory", "attention"])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--plot", type=Path, help="a picture of the result (needs matplotlib)")
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    result: dict[str, object] = {"conditions": conditions(device, "random")}
+    with torch.inference_mode():
+        result["copy_gb_s"] = copy_rate(device, args.runs)
+        for part, run in (("memory", memory_rows), ("attention", attention_rows)):
+            if part in args.only:
+                result[part] = run(device, args.runs)
+                if args.out:
+                    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    if args.plot:
+        plot(result, args.plot)
+
+
+def copy_rate(device: torch.device, runs: int) -> float:
+    """GB/s, bytes read plus bytes written."""
+    x = torch.randn(2**30 if device.type == "cuda" else 2**24, device=device)
+    y = torch.empty_like(x)
+    timing = interleave({"copy": lambda: y.copy_(x)}, runs, device=device, calls=CALLS)["copy"]
+    return round(2 * x.nbytes / timing.median_s / 1e9, 1)
+
+
+def memory_rows(device: torch.device, runs: int) -> list[dict[str, object]]:
+    rows = []
+    for case in (*dit_cases(device), *vae_cases(device)):
+        made = case()
+        contestants = {name: functools.partial(run, *made.inputs) for name, run in made.contestants.items()}
+        timings = interleave(contestants, runs, warm_up=2, device=device, calls=CALLS)
+        row = {"kernel": made.name, "bytes": made.moved} | {
+            name: {
+                "ms": round(1e3 * timing.median_s, 4),
+                "gb_s": round(made.moved / timing.median_s / 1e9, 1),
+            }
+            for name, timing in timings.items()
+        }
+        print(row, flush=True)
+        rows.append(row)
+        torch._dynamo.reset()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return rows
+
+
+def dit_cases(device: torch.device) -> list[Callable[[], Case]]:
+    """In the order of a block, at the largest size."""
+    gpu = device.type == "cuda"
+    tokens, width = (GPU_TOKENS["720x1280x129"], HEADS * HEAD_DIM) if gpu else (CPU_TOKENS["64x64x17"], 256)
+    heads, dtype = width // HEAD_DIM, torch.bfloat16 if gpu else torch.float32
+    size = torch.empty((), dtype=dtype).element_size()
+    stream, joint = tokens * width * size, (tokens + TEXT) * width * size
+    random = functools.partial(torch.randn, device=device, dtype=dtype)
+    angles = functools.partial(torch.rand, device=device)
+    row, weight = functools.partial(random, 1, width), functools.partial(random, HEAD_DIM)
+
+    def adaln() -> Case:
+        x = random(1, tokens, width)
+        return _case("layer_norm_modulate", (x, row(), row()), 2 * stream)
+
+    def gate() -> Case:
+        return _case("gate_residual", (random(1, tokens, width), row(), random(1, tokens, width)), 3 * stream)
+
+    def gate_norm() -> Case:
+        x, y = random(2, 1, tokens, width)
+        return _case("gate_residual_norm", (x, row(), y, row(), row()), 4 * stream)
+
+    def double() -> Case:
+        img, txt = random(1, tokens, 3, heads, HEAD_DIM), random(1, TEXT, 3, heads, HEAD_DIM)
+        table = [angles(tokens, HEAD_DIM // 2) for _ in range(2)]
+        inputs = (img, txt, weight(), weight(), weight(), weight(), *table)
+        return _case("joint_qkv", inputs, 6 * joint + 2 * table[0].nbytes)
+
+    def single() -> Case:
+        linear1 = random(1, tokens + TEXT, 7 * width)
+        qkv = linear1[..., : 3 * width].unflatten(-1, (3, heads, HEAD_DIM))
+        table = [angles(tokens + TEXT, HEAD_DIM // 2) for _ in range(2)]
+        return _case("qk_norm_rope", (qkv, weight(), weight(), *table), 4 * joint + 2 * table[0].nbytes)
+
+    def gelu() -> Case:
+        linear1 = random(1, tokens + TEXT, 7 * width)
+        return _case("gelu_beside", (random(1, tokens + TEXT, width), linear1[..., 3 * width :]), 10 * joint)
+
+    return [adaln, gate, gate_norm, double, single, gelu]
+
+
+def vae_cases(device: torch.device) -> list[Callable[[], Case]]:
+    """At the sizes where a full decoder tile spends its time; channels lie together in memory."""
+    gpu = device.type == "cuda"
+    shapes = [(128, 65, 256, 256), (256, 65, 256, 256), (512, 33, 128, 128)] if gpu else [(32, 9, 32, 32)]
+    dtype = torch.float16 if gpu else torch.float32
+    pad = (1, 1, 1, 1, 2, 0)
+
+    def tensor(shape: Sequence[int]) -> Tensor:
+        x = torch.randn(1, *shape, device=device, dtype=dtype)
+        return x.contiguous(memory_format=torch.channels_last_3d) if gpu else x
+
+    def padded(c: int, t: int, h: int, w: int) -> int:
+        return c * (t + 2) * (h + 2) * (w + 2)
+
+    def norm(shape: tuple[int, int, int, int]) -> Case:
+        x, weight = tensor(shape), torch.randn(2, shape[0], device=device, dtype=dtype)
+        moved = (2 * x.numel() + padded(*shape)) * x.element_size()
+        name = f"group_norm_silu_pad {'x'.join(map(str, shape))}"
+        return _case(name, (x, weight[0], weight[1], shape[0] // 4 if shape[0] < 128 else 32, pad), moved)
+
+    def upsample(shape: tuple[int, int, int, int]) -> Case:
+        c, t, h, w = shape
+        x = tensor((c, (t + 1) // 2, h // 2, w // 2))
+        moved = (x.numel() + padded(*shape)) * x.element_size()
+        return _case(f"upsample_pad {'x'.join(map(str, shape))}", (x, (2, 2, 2), pad), moved)
+
+    return [functools.partial(make, shape) for shape in shapes for make in (norm, upsample)]
+
+
+def _case(title: str, inputs: tuple[object, ...], moved: int) -> Case:
+    """The operator that the title begins with."""
+    name = title.split()[0]
+    reference = getattr(REFERENCE, name)
+    contestants: dict[str, Run] = {
+        "eager": reference,
+        "compile": torch.compile(reference, dynamic=False, fullgraph=True),
+    }
+    if torch.cuda.is_available():
+        from hyvideo_rt.kernels.triton_ops import triton_ops
+
+        contestants["triton"] = getattr(triton_ops("sdpa", BACKENDS["sdpa"].load()), name)
+    return Case(title, inputs, contestants, moved)
+
+
+def attention_rows(device: torch.device, runs: int) -> list[dict[str, object]]:
+    """Every backend that loads and runs here; one that does not has its reason."""
+    rows = []
+    for size, tokens in (GPU_TOKENS if device.type == "cuda" else CPU_TOKENS).items():
+        q, k, v = attention_inputs(tokens + TEXT, device)
+        picked = torch.linspace(0, q.shape[1] - 1, ROWS, device=device).long()
+        heads = sorted({0, q.shape[2] // 2, q.shape[2] - 1})
+        exact = exact_rows(q, k, v, picked, heads)
+        arithmetic = 4 * q.shape[1] ** 2 * q.shape[2] * q.shape[3]
+        for name in BACKENDS:
+            if name == "math" and device.type == "cuda":
+                continue  # tokens x tokens scores of every head at once: terabytes
+            row: dict[str, object] = {"size": size, "tokens": q.shape[1], "backend": name}
+            try:
+                attend = BACKENDS[name].load()
+                got = attend(q, k, v).unflatten(-1, q.shape[2:])[0, picked][:, heads].double()
+                timing = _timed(attend, q, k, v, runs)
+            except Exception as error:
+                row["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            else:
+                row |= {
+                    "bits": BACKENDS[name].bits,
+                    "ms": round(1e3 * timing.median_s, 3),
+                    "tf_s": round(arithmetic / timing.median_s / 1e12, 2),
+                    "relative_error": float(((got - exact).norm() / exact.norm()).item()),
+                }
+            print(row, flush=True)
+            rows.append(row)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+    return rows
+
+
+def _timed(attend: Attend, q: Tensor, k: Tensor, v: Tensor, runs: int) -> Timing:
+    return interleave({"": lambda: attend(q, k, v)}, min(runs, 3), device=q.device)[""]
+
+
+def attention_inputs(tokens: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v [1, tokens, heads, 128] as the model's: normalised, similar to their neighbours, with outliers.
+
+    A token attends above all to those near it; keys share a direction and values have a mean, per channel,
+    which is what makes 8 bits hard.
+    """
+    gpu = device.type == "cuda"
+    heads, dtype = (HEADS, torch.bfloat16) if gpu else (2, torch.float32)
+    generator = torch.Generator(device).manual_seed(0)
+    random = functools.partial(torch.randn, generator=generator, device=device)
+    place = torch.arange(tokens, device=device)[:, None] * torch.logspace(
+        -1, -4, HEAD_DIM // 2, device=device
+    )
+    waves = torch.cat((place.cos(), place.sin()), dim=-1)[None, :, None]  # near tokens are alike
+
+    def normalised(x: Tensor) -> Tensor:
+        return (1.3 * x / x.square().mean(-1, keepdim=True).sqrt()).to(dtype)
+
+    outlier = 2 * random(1, 1, heads, HEAD_DIM)
+    q = normalised(waves + 0.7 * random(1, tokens, heads, HEAD_DIM))
+    k = normalised(waves + 0.7 * random(1, tokens, heads, HEAD_DIM) + outlier)
+    v = (random(1, tokens, heads, HEAD_DIM) + waves + 0.5 * random(1, 1, heads, HEAD_DIM)).to(dtype)
+    return q, k, v
+
+
+def exact_rows(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, heads: Sequence[int]) -> Tensor:
+    """Some rows of some heads of the attention in fp64: [rows, heads, hd]."""
+    out = []
+    for head in heads:
+        scores = q[0, rows, head].double() @ k[0, :, head].double().T * q.shape[-1] ** -0.5
+        out.append(scores.softmax(-1) @ v[0, :, head].double())
+    return torch.stack(out, dim=1)
+
+
+def plot(result: Mapping[str, object], path: Path) -> None:
+    """Bars: GB/s of each kernel beside the copy's, TF/s of each attention."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(14, 6))
+    memory = result.get("memory")
+    assert isinstance(memory, list)
+    contestants = [name for name in ("eager", "compile", "triton") if name in memory[0]]
+    for i, name in enumerate(contestants):
+        places = [j + 0.25 * i for j in range(len(memory))]
+        axes[0].barh(places, [row[name]["gb_s"] for row in memory], 0.25, label=name)
+    axes[0].set_yticks(range(len(memory)), [row["kernel"] for row in memory])
+    axes[0].axvline(float(str(result["copy_gb_s"])), color="black", linestyle=":", label="copy")
+    axes[0].set_xlabel("GB/s")
+    axes[0].legend()
+    attention = result.get("attention")
+    assert isinstance(attention, list)
+    ran = [row for row in attention if "tf_s" in row]
+    axes[1].barh([f"{row['backend']} {row['size']}" for row in ran], [row["tf_s"] for row in ran])
+    axes[1].set_xlabel("TF/s")
+    for axis in axes:
+        axis.invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()
