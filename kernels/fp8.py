@@ -1,6 +1,6 @@
 """Eight bits, E4M3: what a matrix product in them computes.
 
-``y = row * scale * (E4M3(x / row) @ W) + bias`` with ``row = max|x| / 448`` of each row of x: activations are
+``y = row * scale * (E4M3(x / row) @ W) + bias`` with ``row = max|x| * (1 / 448)`` of each row of x: activations are
 scaled as they come, so nothing has to be calibrated. Rounding is to nearest, ties to even.
 
 `round_e4m3` and `widen_e4m3` are operators of their own for the sake of graphs, where they are the
@@ -40,7 +40,7 @@ def _(weight: Tensor, like: Tensor) -> Tensor:
 def fp8_linear_reference(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """x [..., in], weight [in, out] E4M3, scale [out] fp32, bias [out]; out [..., out] like x."""
     acc = torch.promote_types(x.dtype, torch.float32)
-    row = x.abs().amax(dim=-1, keepdim=True).to(acc).clamp(min=SMALLEST_ROW) / E4M3_MAX
+    row = x.abs().amax(dim=-1, keepdim=True).to(acc).clamp(min=SMALLEST_ROW) * (1 / E4M3_MAX)
     product = round_e4m3((x.to(acc) / row).to(x.dtype)) @ widen_e4m3(weight, x)
     out: Tensor = (product.to(acc) * (row * scale.to(acc))).to(x.dtype) + bias
     return out

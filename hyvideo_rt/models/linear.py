@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyvideo_rt.kernels.fp8 import E4M3, fp8_linear_reference
+from hyvideo_rt.kernels.quantise import Rows, quantise_rows_reference, rows_linear_reference
 
 
 class Fp8Linear(nn.Module):
@@ -26,6 +27,42 @@ class Fp8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, dequantise_e4m3(self.weight, self.scale, x.dtype), self.bias)
+
+
+class ScaledFp8Linear(Fp8Linear):
+    """Both sides in E4M3: rows of x by their scales, W by its own. Input Rows or bf16, bias and output bf16.
+
+    Other tensors than Rows are quantised by `quantise`. `use_fast_accum` sums in fewer bits than fp32, 1.3x
+    faster on an H100.
+
+    On a CPU it computes as `rows_linear_reference`: not every torch that we allow scales by rows there.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        quantise: Callable[[Tensor], Rows] = quantise_rows_reference,
+        use_fast_accum: bool = False,
+    ) -> None:
+        super().__init__(in_features, out_features)
+        self.quantise, self.use_fast_accum = quantise, use_fast_accum
+
+    def forward(self, x: Tensor | Rows) -> Tensor:
+        """Rows [B, L, in], or x as `quantise` takes it; out [B, L, out] bf16."""
+        rows = x if isinstance(x, Rows) else self.quantise(x)
+        if rows.values.device.type == "cpu":
+            return rows_linear_reference(rows, self.weight, self.scale, self.bias)
+        out: Tensor = torch._scaled_mm(
+            rows.values.flatten(0, -2),
+            self.weight.t(),
+            scale_a=rows.scale.expand(*rows.values.shape[:-1], 1).reshape(-1, 1),
+            scale_b=self.scale[None],
+            bias=self.bias,
+            out_dtype=torch.bfloat16,
+            use_fast_accum=self.use_fast_accum,
+        )
+        return out.unflatten(0, rows.values.shape[:-1])
 
 
 def dequantise_e4m3(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
