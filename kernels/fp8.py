@@ -1,7 +1,7 @@
 """Eight bits, E4M3: what a matrix product in them computes.
 
-``y = row * scale * (E4M3(x / row) @ W) + bias`` with ``row = max|x| * (1 / 448)`` of each row of x: activations are
-scaled as they come, so nothing has to be calibrated. Rounding is to nearest, ties to even.
+``y = row * scale * (E4M3(x / row) @ W) + bias`` with ``row = max|x| * (1 / 448)`` of each row of x:
+activations are scaled as they come, so nothing has to be calibrated. Rounding is to nearest, ties to even.
 
 `round_e4m3` and `widen_e4m3` are operators of their own for the sake of graphs, where they are the
 QuantizeLinear and DequantizeLinear, with scale 1, that TensorRT makes FP8 products of.

@@ -62,7 +62,7 @@ class ScaledFp8Linear(Fp8Linear):
             out_dtype=torch.bfloat16,
             use_fast_accum=self.use_fast_accum,
         )
-        return out.unflatten(0, rows.values.shape[:-1])
+        return out.view(*rows.values.shape[:-1], -1)
 
 
 def dequantise_e4m3(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
