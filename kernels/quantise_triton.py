@@ -8,7 +8,6 @@ sample) may be any distance apart.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
-# ruff: noqa: N803
 
 import torch
 import triton

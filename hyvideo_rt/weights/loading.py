@@ -110,11 +110,12 @@ def read_pieces(source: TensorSource, pieces: Sequence[Piece], out: Tensor) -> N
 def quantise_e4m3(weight: Tensor) -> tuple[Tensor, Tensor]:
     """weight [out, in], floating point: E4M3 [out, in] and scale [out] fp32, ``weight ~ scale * E4M3``.
 
-    ``scale = max|row| * (1 / 448)``, so on a CPU as on a GPU; values round to nearest, ties to even.
+    ``scale = max|row| / 448``, divided by a tensor: by a number, CUDA multiplies with its reciprocal, which is
+    another scale in the last bit. Values round to nearest, ties to even.
     """
     low, high = torch.aminmax(weight, dim=1)
     largest = torch.maximum(-low, high).float()
-    scale = torch.where(largest == 0, torch.ones_like(largest), largest * (1 / E4M3_MAX))
+    scale = torch.where(largest == 0, torch.ones_like(largest), largest / largest.new_tensor(E4M3_MAX))
     out = torch.empty_like(weight, dtype=E4M3)
     rows = max(1, QUANTISE_ELEMENTS // weight.shape[1])
     for row in range(0, weight.shape[0], rows):
