@@ -110,8 +110,8 @@ def read_pieces(source: TensorSource, pieces: Sequence[Piece], out: Tensor) -> N
 def quantise_e4m3(weight: Tensor) -> tuple[Tensor, Tensor]:
     """weight [out, in], floating point: E4M3 [out, in] and scale [out] fp32, ``weight ~ scale * E4M3``.
 
-    ``scale = max|row| / 448``, divided by a tensor: by a number, CUDA multiplies with its reciprocal, which is
-    another scale in the last bit. Values round to nearest, ties to even.
+    ``scale = max|row| / 448``, divided by a tensor: instead of by a number, CUDA multiplies by its reciprocal,
+    and the scale's last bit differs. Values round to nearest, ties to even.
     """
     low, high = torch.aminmax(weight, dim=1)
     largest = torch.maximum(-low, high).float()

@@ -72,16 +72,16 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def strided(batch: int, tokens: int, width: int, dtype: torch.dtype) -> tuple[Tensor]:
-    return (3 * normal(batch, tokens + 2, width + 16, dtype=dtype)[:, 1:-1, 16:],)
+    return (normal(batch, tokens + 2, width + 16, dtype=dtype).mul_(3)[:, 1:-1, 16:],)
 
 
 def modulated(batch: int, tokens: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     shift, scale = normal(batch, 6, width, dtype=dtype).unbind(1)[3:5]
-    return 1 + strided(batch, tokens, width, dtype)[0], shift, scale
+    return strided(batch, tokens, width, dtype)[0].add_(1), shift, scale
 
 
 def beside(batch: int, tokens: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    joint = 3 * normal(batch, tokens, 3 * width + 4 * width, dtype=dtype)
+    joint = normal(batch, tokens, 7 * width, dtype=dtype).mul_(3)
     return joint[..., :width].contiguous(), joint[..., 3 * width :]
 
 
@@ -133,6 +133,13 @@ def test_kernel(case: Case, dtype: torch.dtype, batch: int, width: int) -> None:
     assert_close_to_oracle(widened(rows), widened(reference), exact)
     if case in (ROWS, TENSOR):
         assert_equal(rows, reference)
+
+
+@each_case
+def test_the_widths_of_the_model(case: Case) -> None:
+    inputs = case.inputs(1, 2, 3072, torch.bfloat16)
+    exact = case.produce(*(t.double() for t in inputs))
+    assert_rounded(case.kernel(*inputs), exact, torch.bfloat16)
 
 
 CORRUPTIONS: dict[str, Callable[[Tensor], Tensor]] = {
