@@ -63,24 +63,69 @@ def cpu_table() -> str:
 
 
 def gpu_table() -> str:
-    result = _load("h100/footprint.json")
-    lines = []
-    for row in result["rows"]:
-        if row["stage"] != "encode" or row["bucket"].startswith("720x1280"):
+    """Runs of one kind of GPU, one after the other: no ratios."""
+    lines, notes = [], []
+    for name in ("footprint", "footprint_triton"):
+        result = _load(f"h100/{name}.json")
+        for row in result["rows"]:
+            if row["stage"] == "encode" and not row["bucket"].startswith("720x1280"):
+                continue
             what = {"encode": "LLM, 351 tokens", "denoise": "one step", "decode": "VAE decode"}[row["stage"]]
             size = "" if row["stage"] == "encode" else row["bucket"]
             lines.append(
-                f"| {what} | {size} | {row['seconds']:.2f} s | {row['activations_gib']:.1f} GiB "
+                f"| {what} | {size} | {result['kernels']} | {row['seconds']:.2f} s "
+                f"| {row['activations_gib']:.1f} GiB "
                 f"| {planned_gib(row['stage'], Bucket.parse(row['bucket'])):.1f} GiB |\n"
             )
-    c = result["conditions"]
-    gpu, driver, power, *_ = c["gpu"].split(", ")
-    notes = (
-        f"{gpu}, {power} cap, driver {driver}, torch {c['torch']}, commit {c['commit']}, bf16 ",
-        "(VAE and LLM fp16), random weights, eager, one run each after a small warm-up: ",
-        f"`{c['command']}`",
+        c = result["conditions"]
+        notes.append(f"{result['kernels']}: commit {c['commit']}, `{c['command']}`. ")
+    start = (
+        f"{_gpu_words(c)}, bf16 (VAE and LLM fp16), random weights, no engines, one run each after a small ",
+        "warm-up. ",
     )
-    return _table(("stage", "size", "time", "activations", "planned"), lines, notes)
+    head = ("stage", "size", "kernels, attention", "time", "activations", "planned")
+    return _table(head, lines, (*start, *notes))
+
+
+def kernels_table() -> str:
+    result = _load("h100/kernels.json")
+    copy = result["copy_gb_s"]
+    rows = [
+        f"| {row['kernel']} | {row['eager']['gb_s']:.0f} | {row['compile']['gb_s']:.0f} "
+        f"| {row['triton']['gb_s']:.0f} | {100 * row['triton']['gb_s'] / copy:.0f} % |\n"
+        for row in result["memory"]
+    ]
+    c = result["conditions"]
+    notes = (
+        "GB/s at 720x1280x129 (the VAE's at sizes inside a full tile), medians of 3 times 10 calls, turn ",
+        f"by turn; a copy moves {copy:.0f} GB/s. {_gpu_words(c)}, commit {c['commit']}: `{c['command']}`",
+    )
+    return _table(("operator", "eager", "torch.compile", "ours", "of a copy"), rows, notes)
+
+
+def attention_table() -> str:
+    result = _load("h100/kernels.json")
+    ran = [row for row in result["attention"] if "tf_s" in row]
+    large, small = (
+        {r["backend"]: r for r in ran if r["size"].startswith(s)} for s in ("720x1280", "544x960")
+    )
+    rows = [
+        f"| {name} | {row['bits']} | {row['ms']:.0f} ms, {row['tf_s']:.0f} TF/s "
+        f"| {small[name]['ms']:.0f} ms, {small[name]['tf_s']:.0f} TF/s | {row['relative_error']:.1e} |\n"
+        for name, row in sorted(large.items(), key=lambda pair: pair[1]["ms"])
+    ]
+    c = result["conditions"]
+    notes = (
+        "One call, 24 heads of 128, with 256 text tokens; the rounding to 8 bits is part of it. Errors are ",
+        "against fp64 on 60 rows of 3 heads, of inputs with the outliers that make 8 bits hard. ",
+        f"{_gpu_words(c)}, commit {c['commit']}: `{c['command']}`",
+    )
+    return _table(("attention", "bits", "720x1280x129", "544x960x129", "relative error"), rows, notes)
+
+
+def _gpu_words(conditions: dict[str, Any]) -> str:
+    gpu, driver, power, *_ = conditions["gpu"].split(", ")
+    return f"{gpu}, {power} cap, driver {driver}, torch {conditions['torch']}"
 
 
 def engines_table() -> str:
@@ -145,6 +190,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "cpu": cpu_table,
     "engines": engines_table,
     "fp8": fp8_table,
+    "kernels": kernels_table,
+    "attention": attention_table,
     "gpu": gpu_table,
     "loading": loading_table,
 }

@@ -110,12 +110,12 @@ def read_pieces(source: TensorSource, pieces: Sequence[Piece], out: Tensor) -> N
 def quantise_e4m3(weight: Tensor) -> tuple[Tensor, Tensor]:
     """weight [out, in], floating point: E4M3 [out, in] and scale [out] fp32, ``weight ~ scale * E4M3``.
 
-    ``scale = max|row| / 448``, divided by a tensor: instead of by a number, CUDA multiplies by its reciprocal,
-    and the scale's last bit differs. Values round to nearest, ties to even.
+    ``scale = max|row| / 448``; values round to nearest, ties to even.
     """
     low, high = torch.aminmax(weight, dim=1)
     largest = torch.maximum(-low, high).float()
-    scale = torch.where(largest == 0, torch.ones_like(largest), largest / largest.new_tensor(E4M3_MAX))
+    most = largest.new_tensor(E4M3_MAX)  # instead of dividing by a number, CUDA multiplies by its reciprocal
+    scale = torch.where(largest == 0, torch.ones_like(largest), largest / most)
     out = torch.empty_like(weight, dtype=E4M3)
     rows = max(1, QUANTISE_ELEMENTS // weight.shape[1])
     for row in range(0, weight.shape[0], rows):
