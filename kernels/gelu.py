@@ -8,5 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def gelu_reference(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
 def gelu_beside_reference(attn: Tensor, mlp: Tensor) -> Tensor:
-    return torch.cat((attn, F.gelu(mlp, approximate="tanh")), dim=-1)
+    return torch.cat((attn, gelu_reference(mlp)), dim=-1)

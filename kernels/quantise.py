@@ -9,11 +9,10 @@ is first rounded to x's dtype, so that fused and unfused agree.
 
 from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hyvideo_rt.kernels.fp8 import E4M3, E4M3_MAX, SMALLEST_ROW
+from hyvideo_rt.kernels.gelu import gelu_beside_reference, gelu_reference
 from hyvideo_rt.kernels.modulate import layer_norm_modulate_reference
 
 
@@ -38,12 +37,12 @@ def layer_norm_modulate_rows_reference(x: Tensor, shift: Tensor, scale: Tensor) 
 
 def gelu_rows_reference(x: Tensor) -> Rows:
     """tanh GELU, as in the MLPs of the DiT."""
-    return quantise_rows_reference(F.gelu(x, approximate="tanh"))
+    return quantise_rows_reference(gelu_reference(x))
 
 
 def gelu_beside_rows_reference(attn: Tensor, mlp: Tensor) -> Rows:
     """``[attn ; gelu(mlp)]``, the input of a single block's linear2: values [B, L, D + M]."""
-    return quantise_rows_reference(torch.cat((attn, F.gelu(mlp, approximate="tanh")), dim=-1))
+    return quantise_rows_reference(gelu_beside_reference(attn, mlp))
 
 
 def rows_linear_reference(rows: Rows, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:

@@ -65,8 +65,13 @@ def choose_engines(
 ) -> MakeEngines | None:
     """None is eager. Where nothing was asked for, engines if all are there; which it is, is said."""
     impossible = args.text_len > MAX_TEXT or not store_root(args).exists()
-    if args.backend == "eager" or (args.backend == "auto" and impossible):
+    if args.backend == "eager" or (args.backend == "auto" and (impossible or args.fp8_products)):
         return None
+    if args.fp8_products:
+        raise InvalidRequest(
+            f"got --fp8-products with --backend {args.backend}: it is for what runs without engines\n"
+            f"  leave it out: engines built with --use-fp8 multiply in 8 bits"
+        )
     if args.text_len > MAX_TEXT:
         raise InvalidRequest(
             f"got --text-len {args.text_len} for engines, which read at most {MAX_TEXT} tokens\n"

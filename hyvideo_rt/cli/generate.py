@@ -14,7 +14,7 @@ from tqdm import tqdm
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.engine_choice import choose_engines
 from hyvideo_rt.cli.model_choice import choose_checkpoint, choose_precision, uses_tiny
-from hyvideo_rt.cli.ops_choice import choose_ops
+from hyvideo_rt.cli.ops_choice import choose_ops, choose_products
 from hyvideo_rt.cli.upstream_flags import check_fixed_flags, notices
 from hyvideo_rt.config import sampling_defaults
 from hyvideo_rt.errors import InvalidRequest, OutputError
@@ -46,7 +46,7 @@ def generate(args: argparse.Namespace) -> int:
     params = sampling_params(args, *sampling_defaults(checkpoint.config))
     seeds = resolve_seeds(args.seed, args.num_videos)
     device = pick_device(args.device)
-    precision = choose_precision(args, device)
+    precision = choose_products(args, choose_precision(args, device), device)
     plan = fitting_plan(
         checkpoint.config,
         params.bucket,

@@ -110,6 +110,11 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         help="who computes it, outside engines: sdpa, cudnn, flash, efficient, math, fa3, fa4; in 8 bits, "
         "never chosen by auto: fa3-fp8, sage (auto: the fastest that works)",
     )
+    engines.add_argument(
+        "--fp8-products",
+        action="store_true",
+        help="with --use-fp8, outside engines: linear layers multiply in 8 bits (GPUs of 8.9 and newer)",
+    )
     _add_engine_dir(engines)
     text = parser.add_argument_group("text encoders")
     text.add_argument("--text-len", type=int, default=256, metavar="N", help="prompt tokens kept (256)")

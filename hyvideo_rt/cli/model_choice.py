@@ -71,5 +71,9 @@ def choose_precision(args: argparse.Namespace, device: "torch.device") -> "Preci
     changes = {name: dtypes[dtype] for name, dtype in asked.items() if dtype}
     recipe = recipe_for(device_name(device)) if args.use_fp8 else None
     return dataclasses.replace(
-        Precision.default(device), **changes, fp8=args.use_fp8, wide=recipe.wide if recipe else ()
+        Precision.default(device),
+        **changes,
+        fp8=args.use_fp8,
+        wide=recipe.wide if recipe else (),
+        fp8_products=False,
     )

@@ -12,6 +12,7 @@ from hyvideo_rt.attention import choose_attention
 from hyvideo_rt.errors import InvalidRequest
 from hyvideo_rt.kernels.attention_backends import BACKENDS, joint_attention_by
 from hyvideo_rt.kernels.ops import REFERENCE, Ops
+from hyvideo_rt.pipeline import Precision
 
 
 def choose_ops(args: argparse.Namespace, device: torch.device) -> Ops:
@@ -32,6 +33,24 @@ def choose_ops(args: argparse.Namespace, device: torch.device) -> Ops:
     if name == "sdpa":
         return REFERENCE
     return replace(REFERENCE, name=f"reference, {name}", joint_attention=joint_attention_by(attend))
+
+
+def choose_products(args: argparse.Namespace, precision: Precision, device: torch.device) -> Precision:
+    """With --fp8-products, linear layers that multiply in 8 bits. Raises InvalidRequest where none can."""
+    if not args.fp8_products:
+        return precision
+    if not precision.fp8:
+        raise InvalidRequest("got --fp8-products without --use-fp8\n  give both")
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if capability < (8, 9):
+            raise InvalidRequest(
+                f"got --fp8-products on a GPU of compute capability {capability[0]}.{capability[1]}, "
+                f"expected 8.9 or newer\n  leave it out: --use-fp8 alone saves the memory"
+            )
+        if precision.dit != torch.bfloat16:
+            raise InvalidRequest("got --fp8-products with another --precision than bf16\n  leave that out")
+    return replace(precision, fp8_products=True)
 
 
 def attention_cache() -> Path:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyvideo_rt.config import DiTConfig
-from hyvideo_rt.kernels.ops import REFERENCE, Ops
+from hyvideo_rt.kernels.ops import REFERENCE, Activation, Ops
 
 Rope = tuple[Tensor, Tensor]  # cos, sin [N, hd / 2]
 Linear = Callable[[int, int], nn.Module]
@@ -68,12 +68,20 @@ def block_weights(block: nn.Module) -> dict[str, Tensor]:
 class HunyuanVideoDiT(nn.Module):
     """Predicts the flow's velocity ``noise - video``.
 
-    `block_linear` builds every linear layer inside the blocks (Fp8Linear for weight-only fp8).
+    `block_linear` builds every linear layer inside the blocks (Fp8Linear for weight-only fp8), `block_ops`,
+    which are `ops` if left out, are the operators there.
     """
 
-    def __init__(self, config: DiTConfig, ops: Ops = REFERENCE, block_linear: Linear = nn.Linear) -> None:
+    def __init__(
+        self,
+        config: DiTConfig,
+        ops: Ops = REFERENCE,
+        block_linear: Linear = nn.Linear,
+        block_ops: Ops | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
+        block_ops = block_ops or ops
         d = config.hidden_size
         self.img_in = PatchEmbed(config)
         self.txt_in = TextRefiner(config, ops)
@@ -81,9 +89,9 @@ class HunyuanVideoDiT(nn.Module):
         self.vector_in = VectorEmbedder(config.pooled_dim, d)
         self.guidance_in = ScalarEmbedder(d) if config.guidance_embed else None
         blocks = range(config.num_double_blocks)
-        self.double_blocks = nn.ModuleList(DoubleBlock(config, ops, block_linear) for _ in blocks)
+        self.double_blocks = nn.ModuleList(DoubleBlock(config, block_ops, block_linear) for _ in blocks)
         blocks = range(config.num_single_blocks)
-        self.single_blocks = nn.ModuleList(SingleBlock(config, ops, block_linear) for _ in blocks)
+        self.single_blocks = nn.ModuleList(SingleBlock(config, block_ops, block_linear) for _ in blocks)
         self.final_layer = FinalLayer(config, ops)
 
     def blocks(self) -> Blocks:
@@ -163,13 +171,13 @@ class DoubleBlock(nn.Module):
         self.img_attn_q_norm = HeadNorm(hd)
         self.img_attn_k_norm = HeadNorm(hd)
         self.img_attn_proj = linear(d, d)
-        self.img_mlp = Mlp(d, mlp, linear)
+        self.img_mlp = Mlp(d, mlp, linear, ops.gelu)
         self.txt_mod = Modulation(d, 6, linear)
         self.txt_attn_qkv = linear(d, 3 * d)
         self.txt_attn_q_norm = HeadNorm(hd)
         self.txt_attn_k_norm = HeadNorm(hd)
         self.txt_attn_proj = linear(d, d)
-        self.txt_mlp = Mlp(d, mlp, linear)
+        self.txt_mlp = Mlp(d, mlp, linear, ops.gelu)
 
     def forward(
         self, img: Tensor, txt: Tensor, img_mod: Tensor, txt_mod: Tensor, rope: Rope, valid: Tensor | None
@@ -279,7 +287,7 @@ class RefinerBlock(nn.Module):
         self.self_attn_qkv = nn.Linear(d, 3 * d)
         self.self_attn_proj = nn.Linear(d, d)
         self.norm2 = nn.LayerNorm(d, eps=1e-6)
-        self.mlp = Mlp(d, config.mlp_size, nn.Linear, nn.SiLU())
+        self.mlp = Mlp(d, config.mlp_size, nn.Linear, F.silu)
         self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(d, 2 * d))  # SiLU is shared, in act
 
     def forward(self, x: Tensor, act: Tensor, valid_text: Tensor | None) -> Tensor:
@@ -361,13 +369,13 @@ class TextEmbedder(nn.Module):
 
 
 class Mlp(nn.Module):
-    def __init__(self, size: int, hidden: int, linear: Linear, act: nn.Module | None = None) -> None:
+    def __init__(self, size: int, hidden: int, linear: Linear, act: Callable[[Tensor], Activation]) -> None:
         super().__init__()
         self.fc1 = linear(size, hidden)
-        self.act = act or nn.GELU(approximate="tanh")
+        self.act = act
         self.fc2 = linear(hidden, size)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Activation) -> Tensor:
         out: Tensor = self.fc2(self.act(self.fc1(x)))
         return out
 

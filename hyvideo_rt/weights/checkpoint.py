@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from hyvideo_rt.config import ModelConfig
-from hyvideo_rt.kernels.ops import REFERENCE, Ops
+from hyvideo_rt.kernels.ops import REFERENCE, Ops, in_8_bits
 from hyvideo_rt.models.clip import ClipTextEncoder
-from hyvideo_rt.models.dit import HunyuanVideoDiT
-from hyvideo_rt.models.linear import Fp8Linear, linear_names, replace_linears
+from hyvideo_rt.models.dit import HunyuanVideoDiT, block_weights
+from hyvideo_rt.models.linear import Fp8Linear, ScaledFp8Linear, linear_names, replace_linears
 from hyvideo_rt.models.llama import LlamaEncoder
 from hyvideo_rt.models.vae import CausalVAE, lay_out
 from hyvideo_rt.weights.checkpoint_files import ModelFiles, locate, open_files
@@ -128,15 +128,21 @@ class Checkpoint:
         fp8: bool = False,
         wide: Collection[str] = (),
         ops: Ops = REFERENCE,
+        fp8_products: bool = False,
     ) -> HunyuanVideoDiT:
         """`fp8` keeps the weights of the blocks in E4M3; a checkpoint of another dtype is quantised.
 
-        wide names layers of the blocks that stay in `dtype` all the same, such as `img_mlp.fc2`.
+        wide names layers of the blocks that stay in `dtype` all the same, such as `img_mlp.fc2`. With
+        `fp8_products` the others multiply in 8 bits, too.
         """
+        fused = fp8_products and not wide  # a wide layer reads no Rows: then every other one makes its own
         with torch.device("meta"):
-            dit = HunyuanVideoDiT(self.config.dit, ops)
+            dit = HunyuanVideoDiT(self.config.dit, ops, block_ops=in_8_bits(ops) if fused else ops)
             for block in (*dit.double_blocks, *dit.single_blocks) if fp8 else ():
-                replace_linears(block, Fp8Linear, [name for name in linear_names(block) if name not in wide])
+                names = [name for name in linear_names(block) if name not in wide]
+                inside = [name for name in names if fp8_products and f"{name}.weight" in block_weights(block)]
+                replace_linears(block, partial(ScaledFp8Linear, quantise=ops.quantise_rows), inside)
+                replace_linears(block, Fp8Linear, [name for name in names if name not in inside])
         return self._fill(dit, "dit", device, dtype)
 
     def load_vae(self, device: torch.device | str, dtype: torch.dtype, ops: Ops = REFERENCE) -> CausalVAE:
