@@ -20,7 +20,8 @@ class EngineSpec:
 
     shape is (image tokens, longest text) of a block and (T, H, W) of a tile of latents; model the digest of
     the config that defines the network; target what it runs on: a compute capability or one CPU level; wide
-    the layers that stay in bf16 in an fp8 block, by name, and "attention".
+    the layers that stay in bf16 in an fp8 block, by name, and "attention"; attention who computes it, by
+    name, when a block calls it (inductor), "" if it is compiled with the rest.
     """
 
     component: Component
@@ -30,6 +31,7 @@ class EngineSpec:
     backend: BackendName
     target: str
     wide: tuple[str, ...] = ()
+    attention: str = ""
 
     def __post_init__(self) -> None:
         _check("component", self.component, get_args(Component))

@@ -18,6 +18,7 @@ from torch.func import functional_call
 from hyvideo_rt.config import DiTConfig, ModelConfig, VAEConfig
 from hyvideo_rt.engines.spec import EngineSpec, Precision
 from hyvideo_rt.kernels.attention import joint_attention_fp8, joint_attention_spelt_out
+from hyvideo_rt.kernels.attention_backends import opaque_joint_attention
 from hyvideo_rt.kernels.conv3d import conv3d_onednn
 from hyvideo_rt.kernels.fp8 import E4M3
 from hyvideo_rt.kernels.ops import REFERENCE, Ops
@@ -114,11 +115,16 @@ def program_of(
 
 
 def ops_for(spec: EngineSpec) -> Ops:
-    """What is traced: attention in its parts for ONNX; oneDNN by name for Inductor (see `kernels.conv3d`)."""
+    """What is traced: attention in its parts for ONNX, and for Inductor as one call if it is named; there
+    oneDNN by name as well (see `kernels.conv3d`).
+    """
     if spec.backend != "inductor":
         return replace(REFERENCE, joint_attention=joint_attention_spelt_out)
+    ops = REFERENCE
+    if spec.attention:
+        ops = replace(ops, joint_attention=opaque_joint_attention(spec.attention))
     onednn = spec.target.startswith("cpu") and spec.precision == "fp32"
-    return replace(REFERENCE, conv3d=conv3d_onednn) if onednn else REFERENCE
+    return replace(ops, conv3d=conv3d_onednn) if onednn else ops
 
 
 def sizes_of(spec: EngineSpec, text_tokens: int) -> dict[str, int]:

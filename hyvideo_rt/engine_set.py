@@ -26,7 +26,7 @@ LoadEngine = Callable[[EngineSpec], Run]
 class Target:
     """Of what kind engines are: who compiled them, for which device, and how they compute.
 
-    wide names the layers that stay in bf16 in fp8 blocks.
+    wide names the layers that stay in bf16 in fp8 blocks; attention is as in EngineSpec.
     """
 
     backend: BackendName
@@ -34,6 +34,7 @@ class Target:
     dit: Precision
     vae: Precision
     wide: tuple[str, ...] = ()
+    attention: str = ""
 
 
 def specs_of(config: ModelConfig, bucket: Bucket, target: Target) -> tuple[EngineSpec, ...]:
@@ -56,6 +57,7 @@ def block_spec(component: Component, config: ModelConfig, bucket: Bucket, target
         backend=target.backend,
         target=target.device,
         wide=target.wide,
+        attention=target.attention,
     )
 
 

@@ -98,6 +98,34 @@ BACKENDS: dict[str, AttentionBackend] = {  # fastest first, where each runs
 }
 
 
+@functools.cache
+def _loaded(name: str) -> Attend:
+    return BACKENDS[name].load()
+
+
+@torch.library.custom_op("hyvideo_rt::joint_attention", mutates_args=())
+def joint_attention(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
+    """One operator in compiled graphs, whoever computes it: q, k, v [B, L, nh, hd] to [B, L, nh * hd]."""
+    out: Tensor = _loaded(backend)(q, k, v).contiguous()
+    return out
+
+
+@joint_attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
+    return q.new_empty(q.shape[0], q.shape[1], q.shape[2] * q.shape[3])
+
+
+def opaque_joint_attention(backend: str) -> Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]:
+    """For graphs in which every token is valid."""
+
+    def run(q: Tensor, k: Tensor, v: Tensor, valid_tokens: Tensor | None = None) -> Tensor:
+        assert valid_tokens is None, "these graphs see no padding"
+        out: Tensor = joint_attention(q, k, v, backend)
+        return out
+
+    return run
+
+
 def joint_attention_by(attend: Attend) -> Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]:
     """The operator `joint_attention`: padding is cut off, sample by sample, never masked.
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.engine_choice import best_backend, open_store, target_for
 from hyvideo_rt.cli.model_choice import choose_checkpoint, choose_precision
+from hyvideo_rt.cli.ops_choice import chosen_attention
 from hyvideo_rt.config import MODELS, ModelConfig, sampling_defaults
 from hyvideo_rt.engine_set import Target, specs_of
 from hyvideo_rt.engines.manifest import Manifest
@@ -47,7 +48,9 @@ def build(args: argparse.Namespace) -> int:
 def _here(args: argparse.Namespace, device: torch.device) -> tuple[ModelConfig, list[EngineSpec]]:
     config = choose_checkpoint(args).config
     backend = args.backend or best_backend(device)
-    target = target_for(backend, choose_precision(args, device), device)
+    insisted = args.attention != "auto"
+    attention, _ = chosen_attention(args, device)
+    target = target_for(backend, choose_precision(args, device), device, attention, insisted=insisted)
     presets = args.preset or [str(sampling_defaults(config)[0])]
     return config, _specs(config, presets, [target])
 

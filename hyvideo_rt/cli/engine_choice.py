@@ -43,15 +43,32 @@ def open_store(args: argparse.Namespace) -> EngineStore:
     return EngineStore(store_root(args), Path(key))
 
 
-def target_for(backend: BackendName, precision: Precision, device: torch.device) -> Target:
-    """Engines for this device in these precisions. Raises InvalidRequest for those that none can have."""
+def target_for(
+    backend: BackendName,
+    precision: Precision,
+    device: torch.device,
+    attention: str = "sdpa",
+    *,
+    insisted: bool = False,
+) -> Target:
+    """Engines for this device in these precisions; attention is the name of a backend of it.
+
+    Only Inductor's engines call one; torch's own is compiled with the rest. Raises InvalidRequest for a
+    precision that no engine can have, and where another attention is insisted on than engines have.
+    """
+    if insisted and backend != "inductor":
+        raise InvalidRequest(
+            f"got --attention {attention} for engines of {backend}, which have their own\n"
+            f"  leave it out, or take --backend inductor or eager"
+        )
     if precision.fp8 and backend not in TENSORRT:
         raise InvalidRequest(
             f"got --use-fp8 for engines of {backend}; only those of TensorRT compute in 8 bits so far\n"
             f"  leave it out, or take --backend eager"
         )
     dit: EnginePrecision = "fp8" if precision.fp8 else NAMES[precision.dit]
-    return Target(backend, target_of(device), dit, NAMES[precision.vae], precision.wide)
+    called = attention if backend == "inductor" and attention != "sdpa" else ""
+    return Target(backend, target_of(device), dit, NAMES[precision.vae], precision.wide, called)
 
 
 def best_backend(device: torch.device) -> BackendName:
@@ -61,7 +78,12 @@ def best_backend(device: torch.device) -> BackendName:
 
 
 def choose_engines(
-    args: argparse.Namespace, config: ModelConfig, bucket: Bucket, precision: Precision, device: torch.device
+    args: argparse.Namespace,
+    config: ModelConfig,
+    bucket: Bucket,
+    precision: Precision,
+    device: torch.device,
+    attention: str,
 ) -> MakeEngines | None:
     """None is eager. Where nothing was asked for, engines if all are there; which it is, is said."""
     impossible = args.text_len > MAX_TEXT or not store_root(args).exists()
@@ -80,7 +102,8 @@ def choose_engines(
     store, reasons = open_store(args), []
     for backend in _candidates(args.backend, device):
         try:
-            target = target_for(backend, precision, device)
+            insisted = args.attention != "auto"
+            target = target_for(backend, precision, device, attention, insisted=insisted)
             load = functools.partial(load_engine, store, device)
             loaded = {spec: load(spec) for spec in specs_of(config, bucket, target)}
         except (EngineError, InvalidRequest) as error:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.engine_choice import choose_engines
 from hyvideo_rt.cli.model_choice import choose_checkpoint, choose_precision, uses_tiny
-from hyvideo_rt.cli.ops_choice import choose_ops, choose_products
+from hyvideo_rt.cli.ops_choice import choose_ops, choose_products, chosen_attention
 from hyvideo_rt.cli.upstream_flags import check_fixed_flags, notices
 from hyvideo_rt.config import sampling_defaults
 from hyvideo_rt.errors import InvalidRequest, OutputError
@@ -56,8 +56,9 @@ def generate(args: argparse.Namespace) -> int:
         budget_bytes=free_bytes(device),
     )
     _say_plan(plan, checkpoint.name, device.type)
-    engines = choose_engines(args, checkpoint.config, params.bucket, precision, device)
-    ops = choose_ops(args, device)
+    attention = chosen_attention(args, device)
+    ops = choose_ops(args.kernels, attention, device)
+    engines = choose_engines(args, checkpoint.config, params.bucket, precision, device, attention[0])
     pipeline = Pipeline.load(
         checkpoint,
         device,

@@ -103,13 +103,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="operators of what no engine computes: plain torch, or Triton's on a GPU (auto)",
     )
-    engines.add_argument(
-        "--attention",
-        default="auto",
-        metavar="NAME",
-        help="who computes it, outside engines: sdpa, cudnn, flash, efficient, math, fa3, fa4; in 8 bits, "
-        "never chosen by auto: fa3-fp8, sage (auto: the fastest that works)",
-    )
+    _add_attention(engines)
     engines.add_argument(
         "--fp8-products",
         action="store_true",
@@ -154,6 +148,16 @@ def _add_engine_dir(group: argparse._ArgumentGroup | argparse.ArgumentParser) ->
         "--engine-dir",
         metavar="FOLDER",
         help="where engines are kept ($HYVIDEO_ENGINE_DIR, or hyvideo-rt/engines in the user's cache)",
+    )
+
+
+def _add_attention(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--attention",
+        default="auto",
+        metavar="NAME",
+        help="who computes it, eager and in engines of inductor: sdpa, cudnn, flash, efficient, math, fa3, "
+        "fa4; in 8 bits, never chosen by auto: fa3-fp8, sage (auto: the fastest that works)",
     )
 
 
@@ -207,6 +211,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         help="for this GPU, which need not be here, such as rtx4090; may be repeated (this machine)",
     )
     parser.add_argument("--backend", choices=BACKENDS, help="(the best by the GPU's recipe)")
+    _add_attention(parser)
     parser.add_argument("--component", choices=COMPONENTS, action="append", help="only these (all)")
     _add_engine_dir(parser)
     _add_model(parser)

@@ -10,21 +10,26 @@ import torch
 
 from hyvideo_rt.attention import choose_attention
 from hyvideo_rt.errors import InvalidRequest
-from hyvideo_rt.kernels.attention_backends import BACKENDS, joint_attention_by
+from hyvideo_rt.kernels.attention_backends import BACKENDS, Attend, joint_attention_by
 from hyvideo_rt.kernels.ops import REFERENCE, Ops
 from hyvideo_rt.pipeline import Precision
 
 
-def choose_ops(args: argparse.Namespace, device: torch.device) -> Ops:
-    """Raises InvalidRequest for what this machine cannot run; on a GPU, what it is, is said."""
+def chosen_attention(args: argparse.Namespace, device: torch.device) -> tuple[str, Attend]:
+    """Its name and the function. Raises InvalidRequest for one that does not work here."""
     if args.attention not in ("auto", *BACKENDS):
         names = ", ".join(BACKENDS)
         raise InvalidRequest(f"got --attention {args.attention}, expected auto or one of {names}")
-    if args.kernels == "triton" and device.type != "cuda":
+    return choose_attention(args.attention, device, attention_cache())
+
+
+def choose_ops(kernels: str, attention: tuple[str, Attend], device: torch.device) -> Ops:
+    """Raises InvalidRequest for what this machine cannot run; on a GPU, what it is, is said."""
+    if kernels == "triton" and device.type != "cuda":
         raise InvalidRequest("got --kernels triton without a GPU\n  leave it out: a CPU runs the reference")
-    name, attend = choose_attention(args.attention, device, attention_cache())
+    name, attend = attention
     if device.type == "cuda":
-        kernels = "reference" if args.kernels == "reference" else "triton"
+        kernels = "reference" if kernels == "reference" else "triton"
         print(f"kernels {kernels}, attention {name}", file=sys.stderr)
         if kernels == "triton":
             from hyvideo_rt.kernels.triton_ops import triton_ops
