@@ -14,8 +14,11 @@ from torch import Tensor
 from hyvideo_rt.sampling import SamplingParams, initial_noise, make_sigmas
 
 
-def load_peer(folder: Path) -> Any:
-    """The pipeline in fp32 on the CPU, with the original's tiles: 256 pixels, 64 frames, a quarter shared."""
+def load_peer(folder: Path, *, compiled: bool = False) -> Any:
+    """The pipeline in fp32 on the CPU, with the original's tiles: 256 pixels, 64 frames, a quarter shared.
+
+    `compiled` as diffusers' documentation recommends: its repeated blocks, each kind once, and the decoder.
+    """
     from diffusers import HunyuanVideoPipeline
 
     pipe = HunyuanVideoPipeline.from_pretrained(folder, dtype=torch.float32)
@@ -29,6 +32,9 @@ def load_peer(folder: Path) -> Any:
         tile_sample_stride_width=192,
         tile_sample_stride_num_frames=48,
     )
+    if compiled:
+        pipe.transformer.compile_repeated_blocks(fullgraph=True)
+        pipe.vae.decoder.compile(fullgraph=True)
     return pipe
 
 

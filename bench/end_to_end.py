@@ -1,11 +1,13 @@
 """One video, stage by stage, against diffusers on the same weights: `python -m hyvideo_rt.bench.end_to_end`.
 
-Same folder, steps, size, tiles and noise, one process, turn by turn; a table and JSON. The ratio is
-diffusers' median over ours: above 1 we are faster.
+Same folder, steps, size, tiles and noise, one process, turn by turn: ours eager and from engines, diffusers
+eager and compiled. Ratios are of medians, with the interval of a bootstrap.
 """
 
 import argparse
+import functools
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.resources import files
@@ -17,14 +19,21 @@ from torch import Tensor
 
 from hyvideo_rt.bench.conditions import conditions
 from hyvideo_rt.bench.diffusers_peer import load_peer, peer_arguments, peer_video
-from hyvideo_rt.bench.timing import Timing, interleave
+from hyvideo_rt.bench.timing import Ratio, Timing, race
 from hyvideo_rt.buckets import Bucket
-from hyvideo_rt.pipeline import Pipeline
+from hyvideo_rt.cli.engine_choice import load_engine, target_for
+from hyvideo_rt.engine_set import EngineSet, specs_of
+from hyvideo_rt.engines.store import EngineStore
+from hyvideo_rt.export.build import Builder
+from hyvideo_rt.pipeline import Pipeline, Precision
 from hyvideo_rt.sampling import SamplingParams, denoise, initial_noise, make_sigmas
 from hyvideo_rt.weights.checkpoint import Checkpoint
 
 PROMPT = "a red circle moves right on a white background"
 STAGES = ("encode", "denoise", "decode", "video")
+CPU = torch.device("cpu")
+FOLDER = Path(str(files("hyvideo_rt") / "tiny_model"))
+CHECKPOINT = Checkpoint.open(FOLDER)
 
 
 def main() -> None:
@@ -32,23 +41,39 @@ def main() -> None:
     parser.add_argument("--size", default="64x64x17")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--only-eager", action="store_true", help="without compiling anything")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    folder = Path(str(files("hyvideo_rt") / "tiny_model"))
     params = SamplingParams(Bucket.parse(args.size), seed=0, num_inference_steps=args.steps)
-    ours = Pipeline.load(Checkpoint.open(folder), torch.device("cpu"))
-    peer = load_peer(folder)
-    difference = max_difference(ours, peer, params)
-    pairs = zip(our_stages(ours, params).items(), peer_stages(peer, params).values(), strict=True)
-    rows = {
-        stage: interleave({"hyvideo_rt": run, "diffusers": peer_run}, args.runs)
-        for (stage, run), peer_run in pairs
-    }
+    ours, peers = {"hyvideo_rt": Pipeline.load(CHECKPOINT, CPU)}, {"diffusers": load_peer(FOLDER)}
+    if not args.only_eager:
+        ours["engines"] = with_engines(params.bucket)
+        peers["diffusers_compiled"] = load_peer(FOLDER, compiled=True)
+    difference = max(max_difference(each, peers["diffusers"], params) for each in ours.values())
+    stages = {name: our_stages(pipeline, params) for name, pipeline in ours.items()}
+    stages |= {name: peer_stages(peer, params) for name, peer in peers.items()}
+    rows = {}
+    for stage in STAGES:
+        rows[stage] = race({name: runs[stage] for name, runs in stages.items()}, args.runs, warm_up=2)
+        print(line(stage, rows[stage]), flush=True)
     print(f"largest difference of the decoded video: {difference:.1e}")
-    print(table(rows))
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(report(rows, params, difference), indent=2) + "\n")
+
+
+def with_engines(bucket: Bucket) -> Pipeline:
+    """Ours, from engines of Inductor that are built for the purpose."""
+    target = target_for("inductor", Precision.default(CPU), CPU)
+    with tempfile.TemporaryDirectory() as folder:
+        store = EngineStore(Path(folder) / "engines", Path(folder) / "key")
+        builder = Builder(CHECKPOINT.config, store, CPU)
+        loaded = {}
+        for spec in specs_of(CHECKPOINT.config, bucket, target):
+            builder.build(spec)
+            loaded[spec] = load_engine(store, CPU, spec)
+    make = functools.partial(EngineSet, CHECKPOINT.config, target, load=loaded.__getitem__)
+    return Pipeline.load(CHECKPOINT, CPU, engines=make)
 
 
 def our_stages(pipeline: Pipeline, params: SamplingParams) -> dict[str, Callable[[], object]]:
@@ -116,33 +141,35 @@ def max_difference(ours: Pipeline, peer: Any, params: SamplingParams) -> float:
     return float((video - peer_video(peer, PROMPT, params)).abs().max())
 
 
-def ratio(pair: dict[str, Timing]) -> float:
-    return pair["diffusers"].median_s / pair["hyvideo_rt"].median_s
+def ratios(rounds: dict[str, list[float]]) -> dict[str, Ratio]:
+    """The peer's time over ours, eager against eager and compiled against compiled: above 1 we are faster."""
+    pairs = {"eager": ("diffusers", "hyvideo_rt"), "compiled": ("diffusers_compiled", "engines")}
+    return {
+        name: Ratio.of(rounds[peer], rounds[ours]) for name, (peer, ours) in pairs.items() if peer in rounds
+    }
 
 
-def table(rows: dict[str, dict[str, Timing]]) -> str:
-    lines = [f"{'stage':8} {'hyvideo-rt ms':>22} {'diffusers ms':>22} {'ratio':>6}"]
-    for stage, pair in rows.items():
-        cells = (
-            f"{1e3 * t.median_s:8.1f} ({1e3 * t.p20_s:.1f}-{1e3 * t.p80_s:.1f})"
-            for t in (pair["hyvideo_rt"], pair["diffusers"])
-        )
-        ours, theirs = cells
-        lines.append(f"{stage:8} {ours:>22} {theirs:>22} {ratio(pair):6.2f}")
-    return "\n".join(lines)
+def line(stage: str, rounds: dict[str, list[float]]) -> str:
+    times = (f"{name} {1e3 * Timing.of(seconds).median_s:.1f} ms" for name, seconds in rounds.items())
+    won = (
+        f"{name} {each.median:.2f}x ({each.low:.2f}-{each.high:.2f}, {each.verdict})"
+        for name, each in ratios(rounds).items()
+    )
+    return f"{stage}: {', '.join(times)}; {', '.join(won)}"
 
 
 def report(
-    rows: dict[str, dict[str, Timing]], params: SamplingParams, difference: float
+    rows: dict[str, dict[str, list[float]]], params: SamplingParams, difference: float
 ) -> dict[str, object]:
     return {
-        "conditions": conditions(torch.device("cpu"), weights="tiny"),
+        "conditions": conditions(CPU, weights="tiny"),
         "bucket": str(params.bucket),
         "steps": params.num_inference_steps,
         "max_video_difference": difference,
         "stages": {
-            stage: {name: asdict(timing) for name, timing in pair.items()} | {"ratio": round(ratio(pair), 3)}
-            for stage, pair in rows.items()
+            stage: {name: asdict(Timing.of(seconds)) for name, seconds in rounds.items()}
+            | {"ratios": {name: asdict(each) for name, each in ratios(rounds).items()}}
+            for stage, rounds in rows.items()
         },
     }
 

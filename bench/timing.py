@@ -1,11 +1,14 @@
 """The one stopwatch: contestants take turns in one process, so a drifting clock hits all of them alike."""
 
+import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,39 @@ class Timing:
         return cls(statistics.median(seconds), deciles[1], deciles[7], len(seconds))
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """Of two contestants' medians, with the 95 % interval of a bootstrap over the rounds.
+
+    A win is a ratio whose interval lies above 1, a loss one below; in between nothing is known.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        if self.low > 1:
+            return "win"
+        return "loss" if self.high < 1 else "tie"
+
+    @classmethod
+    def of(cls, slower: Sequence[float], faster: Sequence[float]) -> "Ratio":
+        """slower / faster, seconds of the same rounds: rounds are drawn again together, 2000 times."""
+        rng, rounds = random.Random(0), range(len(faster))
+        drawn = []
+        for _ in range(RESAMPLES):
+            picked = rng.choices(rounds, k=len(rounds))
+            drawn.append(_ratio([slower[i] for i in picked], [faster[i] for i in picked]))
+        cuts = statistics.quantiles(drawn, n=40, method="inclusive")
+        return cls(_ratio(slower, faster), cuts[0], cuts[-1])
+
+
+def _ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
+    return statistics.median(slower) / statistics.median(faster)
+
+
 def interleave(
     contestants: Mapping[str, Callable[[], object]],
     runs: int,
@@ -32,9 +68,22 @@ def interleave(
     device: torch.device | None = None,
     calls: int = 1,
 ) -> dict[str, Timing]:
-    """Each contestant once per round, for warm_up + runs rounds; the device's queue is empty at both ends.
+    """The timings of `race`."""
+    rounds = race(contestants, runs, warm_up, device, calls)
+    return {name: Timing.of(seconds) for name, seconds in rounds.items()}
 
-    A turn is `calls` calls, for what is as short as its launch; a timing is of one of them.
+
+def race(
+    contestants: Mapping[str, Callable[[], object]],
+    runs: int,
+    warm_up: int = 1,
+    device: torch.device | None = None,
+    calls: int = 1,
+) -> dict[str, list[float]]:
+    """Seconds of every counted round: each contestant once per round, for warm_up + runs rounds.
+
+    The device's queue is empty at both ends. A turn is `calls` calls, for what is as short as its launch; a
+    timing is of one of them.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for round_ in range(warm_up + runs):
@@ -46,7 +95,7 @@ def interleave(
             _drain(device)
             if round_ >= warm_up:
                 seconds[name].append((time.perf_counter() - start) / calls)
-    return {name: Timing.of(values) for name, values in seconds.items()}
+    return seconds
 
 
 def _drain(device: torch.device | None) -> None:
