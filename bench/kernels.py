@@ -126,7 +126,18 @@ def dit_cases(device: torch.device) -> list[Callable[[], Case]]:
         linear1 = random(1, tokens + TEXT, 7 * width)
         return _case("gelu_beside", (random(1, tokens + TEXT, width), linear1[..., 3 * width :]), 10 * joint)
 
-    return [adaln, gate, gate_norm, double, single, gelu]
+    def adaln_rows() -> Case:
+        x = random(1, tokens, width)
+        moved = stream + tokens * (width + 4)  # a byte each, and a scale per row
+        return _case("layer_norm_modulate_rows", (x, row(), row()), moved)
+
+    def gelu_rows() -> Case:
+        linear1 = random(1, tokens + TEXT, 7 * width)
+        moved = 5 * joint + (tokens + TEXT) * (5 * width + 4)
+        attn = random(1, tokens + TEXT, width)
+        return _case("gelu_beside_rows", (attn, linear1[..., 3 * width :]), moved)
+
+    return [adaln, gate, gate_norm, double, single, gelu, adaln_rows, gelu_rows]
 
 
 def vae_cases(device: torch.device) -> list[Callable[[], Case]]:

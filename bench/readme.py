@@ -61,7 +61,7 @@ def cpu_table() -> str:
     notes = (
         f"Embedded model, {result['bucket']}, fp32, {c['threads']} threads of {c['cpu']}, ",
         f"torch {c['torch']}, diffusers 0.42.1, commit {c['commit']}. Medians (20th to 80th percentile), ",
-        "turn by turn; ratios are diffusers' time over ours, with 95 % intervals of a bootstrap over rounds. ",
+        "turn by turn; ratios are diffusers' time over ours, with 95 % intervals by bootstrap over rounds. ",
         f"The videos differ by at most {difference:.0e}. ",
         "`python -m hyvideo_rt.bench.end_to_end`, `python -m hyvideo_rt.bench.startup`",
     )

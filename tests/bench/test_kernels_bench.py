@@ -19,6 +19,8 @@ OPERATORS = [
     "joint_qkv",
     "qk_norm_rope",
     "gelu_beside",
+    "layer_norm_modulate_rows",
+    "gelu_beside_rows",
     "group_norm_silu_pad 32x9x32x32",
     "upsample_pad 32x9x32x32",
 ]
