@@ -1,5 +1,11 @@
+"""How the tests of kernels compare, and where they run."""
+
 import torch
 from torch import Tensor
+
+DEVICE = torch.device(
+    "cuda" if torch.cuda.is_available() else "cpu"
+)  # a CPU interprets the kernels: see conftest.py
 
 
 def assert_close_to_oracle(out: Tensor, reference: Tensor, oracle: Tensor) -> None:

@@ -1,19 +1,14 @@
 """GELU beside the attention in Triton, against the reference in fp64."""
 
-import os
 from collections.abc import Callable
 
 import pytest
 import torch
-from oracle import assert_close_to_oracle
+from oracle import DEVICE, assert_close_to_oracle
 from torch import Tensor
 
 from hyvideo_rt.kernels.gelu import gelu_beside_reference
-
-os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 from hyvideo_rt.kernels.gelu_triton import COLUMNS, gelu_beside
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def inputs(b: int, tokens: int, d: int, m: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -21,7 +16,7 @@ def inputs(b: int, tokens: int, d: int, m: int, dtype: torch.dtype) -> tuple[Ten
     generator = torch.Generator(DEVICE).manual_seed(0)
     attn = torch.randn(b, tokens, d, generator=generator, device=DEVICE, dtype=dtype)
     linear1 = torch.randn(b, tokens, 3 * d + m, generator=generator, device=DEVICE, dtype=dtype)
-    return attn, 3 * linear1[..., 3 * d :]
+    return attn, (3 * linear1)[..., 3 * d :]
 
 
 def wide(given: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,17 +1,13 @@
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from oracle import assert_close_to_oracle
+from oracle import DEVICE, assert_close_to_oracle
 from torch import Tensor
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-_ = DEVICE.type == "cuda" or os.environ.setdefault("TRITON_INTERPRET", "1")
-
-from hyvideo_rt.kernels import group_norm_triton  # noqa: E402
-from hyvideo_rt.kernels.group_norm import group_norm_silu_pad_reference  # noqa: E402
-from hyvideo_rt.kernels.group_norm_triton import group_norm_silu_pad  # noqa: E402
+from hyvideo_rt.kernels import group_norm_triton
+from hyvideo_rt.kernels.group_norm import group_norm_silu_pad_reference
+from hyvideo_rt.kernels.group_norm_triton import group_norm_silu_pad
 
 CAUSAL = (1, 1, 1, 1, 2, 0)  # in front of every 3 x 3 x 3 convolution
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]

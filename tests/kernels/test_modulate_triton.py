@@ -1,12 +1,11 @@
 """adaLN and the gated residual in Triton, against the reference in fp64."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 import torch
-from oracle import assert_close_to_oracle
+from oracle import DEVICE, assert_close_to_oracle
 from torch import Tensor
 from torch._library.custom_ops import CustomOpDef
 
@@ -15,11 +14,7 @@ from hyvideo_rt.kernels.modulate import (
     gate_residual_reference,
     layer_norm_modulate_reference,
 )
-
-os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 from hyvideo_rt.kernels.modulate_triton import gate_residual, gate_residual_norm, layer_norm_modulate
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The kernels against the references; under Triton's interpreter where there is no GPU."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from oracle import assert_close_to_oracle
+from oracle import DEVICE, assert_close_to_oracle
 from torch import Tensor
-
-os.environ.setdefault("TRITON_INTERPRET", str(int(not torch.cuda.is_available())))
 
 from hyvideo_rt.kernels import quantise as references
 from hyvideo_rt.kernels import quantise_triton as kernels
@@ -20,7 +17,6 @@ from hyvideo_rt.kernels.fp8 import E4M3, E4M3_MAX
 from hyvideo_rt.kernels.modulate import layer_norm_modulate_reference
 from hyvideo_rt.kernels.quantise import Rows
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 WIDTHS = [2, 37, 48, 64]
 

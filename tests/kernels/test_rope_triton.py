@@ -1,11 +1,10 @@
 """QK-norm and RoPE in Triton, against the reference in fp64."""
 
-import os
 from collections.abc import Callable
 
 import pytest
 import torch
-from oracle import assert_close_to_oracle
+from oracle import DEVICE, assert_close_to_oracle
 from torch import Tensor
 
 from hyvideo_rt.kernels.rope import (
@@ -14,11 +13,8 @@ from hyvideo_rt.kernels.rope import (
     rms_norm_rope_reference,
     rope_table,
 )
-
-os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 from hyvideo_rt.kernels.rope_triton import joint_qkv, qk_norm_rope
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 GRID, IMAGE, TEXT = (2, 1, 3), 6, 3
 Tensors = tuple[Tensor, ...]
 # nh, hd: the second is the tiny model's, the third fills no block of any size

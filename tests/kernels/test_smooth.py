@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from oracle import DEVICE
 from torch import Tensor
 
 from hyvideo_rt.kernels.attention import joint_attention_reference
 from hyvideo_rt.kernels.fp8 import E4M3
 from hyvideo_rt.kernels.smooth import Smoothed, smooth_reference
 from hyvideo_rt.kernels.smooth_triton import smooth
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def qkv(tokens: int, heads: int, hd: int, dtype: torch.dtype, b: int = 1) -> tuple[Tensor, Tensor, Tensor]:

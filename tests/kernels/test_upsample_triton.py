@@ -1,15 +1,12 @@
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from oracle import DEVICE
 from torch import Tensor
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-_ = DEVICE.type == "cuda" or os.environ.setdefault("TRITON_INTERPRET", "1")
-
-from hyvideo_rt.kernels.upsample import upsample_pad_reference, upsampled_shape  # noqa: E402
-from hyvideo_rt.kernels.upsample_triton import upsample_pad  # noqa: E402
+from hyvideo_rt.kernels.upsample import upsample_pad_reference, upsampled_shape
+from hyvideo_rt.kernels.upsample_triton import upsample_pad
 
 CAUSAL = (1, 1, 1, 1, 2, 0)  # in front of every 3 x 3 x 3 convolution
 NO_PAD = (0, 0, 0, 0, 0, 0)
