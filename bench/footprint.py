@@ -23,7 +23,6 @@ from hyvideo_rt.config import MODELS, ModelConfig
 from hyvideo_rt.kernels.attention_backends import BACKENDS
 from hyvideo_rt.kernels.ops import REFERENCE, Ops
 from hyvideo_rt.kernels.rope import rope_table
-from hyvideo_rt.kernels.triton_ops import triton_ops
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.models.llama import LlamaEncoder
 from hyvideo_rt.models.tiling import Tiling, stream_tiled
@@ -48,6 +47,8 @@ def main() -> None:
     args = parser.parse_args()
     table = REFERENCE
     if args.kernels == "triton":
+        from hyvideo_rt.kernels.triton_ops import triton_ops  # others import this module without Triton
+
         table = triton_ops(args.attention, BACKENDS[args.attention].load())
     buckets = [Bucket.parse(size) for size in args.sizes]
     stages = {"encode": encode_stage, "denoise": denoise_stage, "decode": decode_stage}

@@ -2,7 +2,7 @@
 
 A library that was built for another GPU or another CUDA may not raise but end the process that calls it. The
 verdict is kept in the user's cache for this GPU, driver, torch and version of the library.
-`python -m hyvideo_rt.attention NAME` is that process.
+`python -m hyvideo_rt.attention NAME DEVICE DTYPE HEAD_DIM` is that process.
 """
 
 import functools
@@ -23,9 +23,18 @@ from hyvideo_rt.errors import InvalidRequest
 from hyvideo_rt.kernels.attention_backends import BACKENDS, Attend
 
 AUTOMATIC = ("fa4", "fa3", "cudnn", "flash")  # in this order, where they work; else what torch chooses
-TOKENS, HEADS, HEAD_DIM = 1031, 3, 128
+TOKENS, HEADS = 1031, 3
 ALLOWED_ERROR = {16: 0.01, 8: 0.1}  # relative, by bits: bf16 rounds to 0.004, E4M3 to 0.06
 TRIAL_SECONDS = 300.0  # some compile their kernels
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where attention is to run, and on what; the published DiT's by default."""
+
+    device: torch.device
+    dtype: torch.dtype = torch.bfloat16
+    head_dim: int = 128
 
 
 @dataclass(frozen=True)
@@ -37,14 +46,14 @@ class Verdict:
     relative_error: float | None = None
 
 
-def choose_attention(asked: str, device: torch.device, cache: Path) -> tuple[str, Attend]:
+def choose_attention(asked: str, setting: Setting, cache: Path) -> tuple[str, Attend]:
     """The name and the function of what was asked for; for `auto` the fastest that rounds nothing away.
 
     Raises InvalidRequest for one that does not work here, with the reason.
     """
     if asked == "auto":
-        asked = next(_working(device, cache), "sdpa")
-    elif verdict := try_attention(asked, device, cache).reason:
+        asked = next(_working(setting, cache), "sdpa")
+    elif verdict := try_attention(asked, setting, cache).reason:
         raise InvalidRequest(
             f"got --attention {asked}, which does not work here: {verdict}\n"
             f"  `hyvideo-rt doctor` lists those that do; auto takes the fastest of them"
@@ -52,9 +61,9 @@ def choose_attention(asked: str, device: torch.device, cache: Path) -> tuple[str
     return asked, BACKENDS[asked].load()
 
 
-def try_attention(name: str, device: torch.device, cache: Path) -> Verdict:
+def try_attention(name: str, setting: Setting, cache: Path) -> Verdict:
     """From the cache, or by a trial. torch's own choice needs none."""
-    backend = BACKENDS[name]
+    backend, device = BACKENDS[name], setting.device
     if name in ("sdpa", "math"):
         return Verdict(name)
     if device.type != "cuda":
@@ -66,9 +75,9 @@ def try_attention(name: str, device: torch.device, cache: Path) -> Verdict:
     if backend.module and importlib.util.find_spec(backend.module.partition(".")[0]) is None:
         return Verdict(name, f"it is not installed: pip install {backend.package}")
     known = _read(cache)
-    key = _circumstances(name, device)
+    key = _circumstances(name, setting)
     if key not in known:
-        known[key] = asdict(_trial(name, device))
+        known[key] = asdict(_trial(name, setting))
         _write(cache, known)
     return Verdict(**known[key])
 
@@ -80,12 +89,13 @@ def installed() -> Iterator[str]:
             yield name
 
 
-def _working(device: torch.device, cache: Path) -> Iterator[str]:
-    return (name for name in AUTOMATIC if not try_attention(name, device, cache).reason)
+def _working(setting: Setting, cache: Path) -> Iterator[str]:
+    return (name for name in AUTOMATIC if not try_attention(name, setting, cache).reason)
 
 
-def _trial(name: str, device: torch.device) -> Verdict:
-    command = [sys.executable, "-m", "hyvideo_rt.attention", name, str(device)]
+def _trial(name: str, setting: Setting) -> Verdict:
+    words = (name, setting.device, str(setting.dtype).removeprefix("torch."), setting.head_dim)
+    command = [sys.executable, "-m", "hyvideo_rt.attention", *map(str, words)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TRIAL_SECONDS, check=False)
     except subprocess.TimeoutExpired:
@@ -100,24 +110,26 @@ def _trial(name: str, device: torch.device) -> Verdict:
 
 
 @torch.inference_mode()
-def relative_error(attend: Attend, device: torch.device) -> float:
-    """On random q, k, v with a shared key and a mean value, in bf16, against fp64."""
+def relative_error(attend: Attend, setting: Setting) -> float:
+    """On random q, k, v with a shared key and a mean value, against fp64."""
+    device, hd = setting.device, setting.head_dim
     generator = torch.Generator(device).manual_seed(0)
     random = functools.partial(torch.randn, generator=generator, device=device)
-    q, k, v = random(3, 1, TOKENS, HEADS, HEAD_DIM)
-    k, v = k + 2 * random(HEADS, HEAD_DIM), v + random(HEADS, HEAD_DIM)
-    q, k, v = (x.bfloat16() for x in (q, k / k.square().mean(-1, keepdim=True).sqrt(), v))
+    q, k, v = random(3, 1, TOKENS, HEADS, hd)
+    k, v = k + 2 * random(HEADS, hd), v + random(HEADS, hd)
+    q, k, v = (x.to(setting.dtype) for x in (q, k / k.square().mean(-1, keepdim=True).sqrt(), v))
     heads = [x.double().transpose(1, 2) for x in (q, k, v)]
-    exact = ((heads[0] @ heads[1].mT) * HEAD_DIM**-0.5).softmax(-1) @ heads[2]
+    exact = ((heads[0] @ heads[1].mT) * hd**-0.5).softmax(-1) @ heads[2]
     exact = exact.transpose(1, 2).flatten(2)
     return float((attend(q, k, v).double() - exact).norm() / exact.norm())
 
 
-def _circumstances(name: str, device: torch.device) -> str:
+def _circumstances(name: str, setting: Setting) -> str:
     package = BACKENDS[name].package
     version = f" {importlib.metadata.version(package)}" if package else ""
     driver = Path("/proc/driver/nvidia/version")
-    words = [f"{name}{version}", f"torch {torch.__version__}", torch.cuda.get_device_name(device)]
+    words = [f"{name}{version}", f"torch {torch.__version__}", torch.cuda.get_device_name(setting.device)]
+    words.append(f"{setting.head_dim} x {setting.dtype}")
     return ", ".join([*words, driver.read_text().splitlines()[0]] if driver.exists() else words)
 
 
@@ -138,4 +150,5 @@ def _write(cache: Path, known: dict[str, dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    print(relative_error(BACKENDS[sys.argv[1]].load(), torch.device(sys.argv[2])))
+    asked = Setting(torch.device(sys.argv[2]), getattr(torch, sys.argv[3]), int(sys.argv[4]))
+    print(relative_error(BACKENDS[sys.argv[1]].load(), asked))

@@ -197,14 +197,14 @@ def _attention(cache_folder: Path) -> list[Finding]:
     """Which of the installed backends work; each is tried once, which can take a minute."""
     import torch
 
-    from hyvideo_rt.attention import choose_attention, installed, try_attention
+    from hyvideo_rt.attention import Setting, choose_attention, installed, try_attention
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cache = cache_folder.expanduser() / "hyvideo-rt" / "attention.json"
-    verdicts = [try_attention(name, device, cache) for name in installed()]
+    setting, cache = Setting(device), cache_folder.expanduser() / "hyvideo-rt" / "attention.json"
+    verdicts = [try_attention(name, setting, cache) for name in installed()]
     working = [verdict.backend for verdict in verdicts if not verdict.reason]
     failed = [f"{verdict.backend}: {verdict.reason}" for verdict in verdicts if verdict.reason]
-    best, _ = choose_attention("auto", device, cache)
+    best, _ = choose_attention("auto", setting, cache)
     detail = f"auto takes {best}; {', '.join(working)} work"
     if device.type == "cpu":
         return [Finding("attention", "ok", detail)]

@@ -146,7 +146,8 @@ class Pipeline:
             ops=ops,
             fp8_products=precision.fp8_products,
         )
-        vae = checkpoint.load_vae(rest, precision.vae, ops)
+        vae_ops = REFERENCE if engines else ops  # engines read weights as torch lays them out
+        vae = checkpoint.load_vae(rest, precision.vae, vae_ops)
         compiled = engines(dit, vae) if engines else None
         return cls(
             dit,

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from hyvideo_rt import attention
-from hyvideo_rt.attention import Verdict, choose_attention, installed, relative_error, try_attention
+from hyvideo_rt.attention import Setting, Verdict, choose_attention, installed, relative_error, try_attention
 from hyvideo_rt.errors import InvalidRequest
 from hyvideo_rt.kernels.attention_backends import BACKENDS
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda")
+CPU, GPU = Setting(torch.device("cpu")), Setting(torch.device("cuda"))
 WRONG = "import torch\ndef sageattn(q, k, v, tensor_layout): return torch.zeros_like(q)\n"
 RIGHT = """
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -62,7 +62,7 @@ def test_a_trial_is_made_once_for_the_same_circumstances(
 ) -> None:
     cache, trials = tmp_path / "cache" / "attention.json", []
 
-    def trial(name: str, device: torch.device) -> Verdict:
+    def trial(name: str, setting: Setting) -> Verdict:
         trials.append(name)
         return Verdict(name, "its trial ended with -11: it said nothing")
 
@@ -73,6 +73,8 @@ def test_a_trial_is_made_once_for_the_same_circumstances(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H200")
     try_attention("cudnn", GPU, cache)
     assert trials == ["cudnn", "cudnn"]
+    try_attention("cudnn", Setting(GPU.device, torch.float32), cache)
+    assert trials == ["cudnn"] * 3
     cache.write_text("{ half of a file")
     try_attention("cudnn", GPU, cache)
     assert len(json.loads(cache.read_text())) == 1
@@ -84,7 +86,7 @@ def test_auto_takes_the_fastest_that_works_and_never_8_bits(
 ) -> None:
     works = {"flash", "fa3-fp8", "sage"}
     monkeypatch.setattr(
-        attention, "_trial", lambda name, device: Verdict(name, "" if name in works else "no")
+        attention, "_trial", lambda name, setting: Verdict(name, "" if name in works else "no")
     )
     assert choose_attention("auto", GPU, tmp_path / "a.json")[0] == "flash"
     works.clear()
@@ -94,16 +96,16 @@ def test_auto_takes_the_fastest_that_works_and_never_8_bits(
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "reason"),
+    ("asked", "setting", "reason"),
     [
         ("cudnn", CPU, "it needs a CUDA GPU"),
         ("fa3", GPU, "it is not installed: pip install fa3-fwd"),
     ],
 )
 @pytest.mark.usefixtures("hopper")
-def test_what_does_not_work_is_refused(asked: str, device: torch.device, reason: str, tmp_path: Path) -> None:
+def test_what_does_not_work_is_refused(asked: str, setting: Setting, reason: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=reason):
-        choose_attention(asked, device, tmp_path / "attention.json")
+        choose_attention(asked, setting, tmp_path / "attention.json")
 
 
 def test_another_generation_has_other_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,8 +49,9 @@ def _here(args: argparse.Namespace, device: torch.device) -> tuple[ModelConfig, 
     config = choose_checkpoint(args).config
     backend = args.backend or best_backend(device)
     insisted = args.attention != "auto"
-    attention, _ = chosen_attention(args, device)
-    target = target_for(backend, choose_precision(args, device), device, attention, insisted=insisted)
+    precision = choose_precision(args, device)
+    attention, _ = chosen_attention(args, config.dit, precision.dit, device)
+    target = target_for(backend, precision, device, attention, insisted=insisted)
     presets = args.preset or [str(sampling_defaults(config)[0])]
     return config, _specs(config, presets, [target])
 

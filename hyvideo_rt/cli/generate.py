@@ -56,7 +56,7 @@ def generate(args: argparse.Namespace) -> int:
         budget_bytes=free_bytes(device),
     )
     _say_plan(plan, checkpoint.name, device.type)
-    attention = chosen_attention(args, device)
+    attention = chosen_attention(args, checkpoint.config.dit, precision.dit, device)
     ops = choose_ops(args.kernels, attention, device)
     engines = choose_engines(args, checkpoint.config, params.bucket, precision, device, attention[0])
     pipeline = Pipeline.load(

@@ -8,19 +8,23 @@ from pathlib import Path
 
 import torch
 
-from hyvideo_rt.attention import choose_attention
+from hyvideo_rt.attention import Setting, choose_attention
+from hyvideo_rt.config import DiTConfig
 from hyvideo_rt.errors import InvalidRequest
 from hyvideo_rt.kernels.attention_backends import BACKENDS, Attend, joint_attention_by
 from hyvideo_rt.kernels.ops import REFERENCE, Ops
 from hyvideo_rt.pipeline import Precision
 
 
-def chosen_attention(args: argparse.Namespace, device: torch.device) -> tuple[str, Attend]:
+def chosen_attention(
+    args: argparse.Namespace, config: DiTConfig, dtype: torch.dtype, device: torch.device
+) -> tuple[str, Attend]:
     """Its name and the function. Raises InvalidRequest for one that does not work here."""
     if args.attention not in ("auto", *BACKENDS):
         names = ", ".join(BACKENDS)
         raise InvalidRequest(f"got --attention {args.attention}, expected auto or one of {names}")
-    return choose_attention(args.attention, device, attention_cache())
+    setting = Setting(device, dtype, config.head_dim)
+    return choose_attention(args.attention, setting, attention_cache())
 
 
 def choose_ops(kernels: str, attention: tuple[str, Attend], device: torch.device) -> Ops:
