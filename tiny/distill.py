@@ -1,6 +1,6 @@
 """Stage 3: the embedded guidance, distilled from classifier-free guidance.
 
-`python -m tiny.distill RUN --minutes 3` needs RUN/vae and RUN/teacher and writes RUN/student.safetensors; run
+`python -m tiny.distill RUN --minutes 5` needs RUN/vae and RUN/teacher and writes RUN/student.safetensors; run
 again, it goes on from there, or begins anew if the teacher has been trained since. The student learns
 ``v_empty + s (v_text - v_empty)`` of the frozen teacher for scales s from 1 to 10, with ``1000 s`` as its
 second embedded number, so that one run does the work of two.
@@ -66,7 +66,7 @@ def student_of(run: Path) -> Denoiser:
 
 
 def main() -> None:
-    run_stage(__doc__ or "", distill, (1.0, 3.0, 6.0, 9.0), minutes=3.0, clips=50_000, rate=1e-3, seed=1)
+    run_stage(__doc__ or "", distill, (1.0, 3.0, 6.0, 9.0), minutes=5.0, clips=50_000, rate=1e-3, seed=1)
 
 
 def distill(

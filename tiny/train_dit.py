@@ -1,6 +1,6 @@
 """Stage 2: the DiT and both text encoders together, by flow matching on the VAE's latents.
 
-`python -m tiny.train_dit RUN --minutes 7` needs RUN/vae.safetensors and writes RUN/teacher.safetensors, a
+`python -m tiny.train_dit RUN --minutes 15` needs RUN/vae.safetensors and writes RUN/teacher.safetensors, a
 model for classifier-free guidance; run again, it goes on from there. A noisy clip is ``(1 - sigma) video +
 sigma noise``, the target ``noise - video``; one caption in ten is empty.
 """
@@ -91,7 +91,7 @@ def check(vae: CausalVAE, denoiser: Denoiser, scales: Sequence[float], num_promp
 
 
 def main() -> None:
-    run_stage(__doc__ or "", train_dit, (1.0, 2.0, 4.0, 6.0), minutes=7.0, clips=200_000, rate=5e-3, seed=0)
+    run_stage(__doc__ or "", train_dit, (1.0, 2.0, 4.0, 6.0), minutes=15.0, clips=200_000, rate=5e-3, seed=0)
 
 
 def run_stage(

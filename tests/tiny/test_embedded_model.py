@@ -19,16 +19,17 @@ def pipeline() -> Pipeline:
 
 
 def test_held_out_prompts_become_their_videos(pipeline: Pipeline) -> None:
-    """With margins below what these weights reach; most shapes are still too blurred to be told apart."""
+    """With margins below what these weights reach; many stars are still too round."""
     found = shares(judge_prompts(pipeline, prompts(40, seed=1), seed=1))
-    assert found["colour"] >= 0.7
-    assert found["direction"] >= 0.7
-    assert found["count"] >= 0.7
-    assert found["shape"] >= 0.15
+    assert found["colour"] >= 0.85
+    assert found["direction"] >= 0.75
+    assert found["count"] >= 0.85
+    assert found["shape"] >= 0.5
+    assert found["all"] >= 0.45
 
 
 def test_the_vae_keeps_held_out_clips(pipeline: Pipeline) -> None:
-    assert vae_psnr(pipeline, clips=4, seed=1)["64x64x17"] >= 31
+    assert vae_psnr(pipeline, clips=4, seed=1)["64x64x17"] >= 32
 
 
 def test_the_embedded_guidance_has_its_effect(pipeline: Pipeline) -> None:
