@@ -36,11 +36,13 @@ def joint_attention_fp8(q: Tensor, k: Tensor, v: Tensor, valid_tokens: Tensor | 
     """`joint_attention_spelt_out` with both products in E4M3.
 
     q and k are normalised and v is near 1, so they need no scale; probabilities are spread over all of E4M3.
+    Keys and values are centred first, which changes nothing but the rounding: see `kernels.smooth`.
     """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    k, v_mean = k - _mean(k, valid_tokens), _mean(v, valid_tokens)
     scores = round_e4m3(q * q.shape[-1] ** -0.5) @ round_e4m3(k).transpose(-1, -2)
     probabilities = _without_padding(scores, valid_tokens).softmax(-1)
-    out: Tensor = (round_e4m3(probabilities * E4M3_MAX) * (1 / E4M3_MAX)) @ round_e4m3(v)
+    out: Tensor = (round_e4m3(probabilities * E4M3_MAX) * (1 / E4M3_MAX)) @ round_e4m3(v - v_mean) + v_mean
     return out.transpose(1, 2).flatten(2)
 
 
@@ -54,6 +56,17 @@ def frame_causal_attention_reference(q: Tensor, k: Tensor, v: Tensor, frames: in
     ends = range(per_frame, q.shape[1] + 1, per_frame)
     rows = [_attend(q[:, end - per_frame : end], k[:, :end], v[:, :end], None) for end in ends]
     return torch.cat(rows, dim=1)
+
+
+def _mean(x: Tensor, valid_tokens: Tensor | None) -> Tensor:
+    """Over the valid tokens: [B, nh, L, hd] to [B, nh, 1, hd]."""
+    if valid_tokens is None:
+        return x.mean(dim=2, keepdim=True)
+    count = valid_tokens[:, None, None, None]
+    valid = torch.arange(x.shape[2], device=x.device)[:, None] < count
+    acc = torch.promote_types(x.dtype, torch.float32)
+    total = (x * valid.to(x.dtype)).sum(dim=2, keepdim=True, dtype=acc)
+    return (total / count.to(acc)).to(x.dtype)
 
 
 def _without_padding(scores: Tensor, valid_tokens: Tensor | None) -> Tensor:
