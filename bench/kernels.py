@@ -76,7 +76,7 @@ def memory_rows(device: torch.device, runs: int) -> list[dict[str, object]]:
         row = {"kernel": made.name, "bytes": made.moved} | {
             name: {
                 "ms": round(1e3 * timing.median_s, 4),
-                "gb_s": round(made.moved / timing.median_s / 1e9, 1),
+                "gb_s": float(f"{made.moved / timing.median_s / 1e9:.5g}"),
             }
             for name, timing in timings.items()
         }

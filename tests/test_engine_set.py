@@ -75,6 +75,15 @@ def pictures(pipeline: Pipeline, bucket: Bucket) -> Tensor:
     return torch.cat(list(pipeline.decode(latents)), dim=2)
 
 
+@torch.inference_mode()
+def velocity(pipeline: Pipeline, bucket: Bucket) -> Tensor:
+    """The first step's: whole videos of few steps turn a small difference into another picture."""
+    params = SamplingParams(bucket, seed=3, num_inference_steps=4)
+    sigmas = make_sigmas(params)
+    text, negative = pipeline.encode(PROMPT, params)
+    return pipeline.predictor(text, negative, params, sigmas)(initial_noise(bucket, 3), 0)
+
+
 def test_whole_videos_are_as_exact_as_the_networks_own(compiled: Pipeline, target: Target) -> None:
     """Presets swapped in one process, and back; the budget is the networks' own error in fp32, twice."""
     eager, exact = Pipeline.load(CHECKPOINT, CPU), Pipeline.load(CHECKPOINT, CPU, EXACT)
@@ -200,12 +209,11 @@ def test_what_tensorrt_compiles_makes_the_same_video() -> None:
 @pytest.mark.parametrize("wide", [(), ("attention", "img_mlp.fc2", "linear1")])
 def test_fp8_engines_read_the_8_bit_weights_that_rest_on_the_device(wide: tuple[str, ...]) -> None:
     precision = replace(Precision.default(CPU), dit=torch.bfloat16, fp8=True, wide=wide)
-    eager = pictures(Pipeline.load(CHECKPOINT, CPU, precision), PRESETS[0])
+    eager = velocity(Pipeline.load(CHECKPOINT, CPU, precision), PRESETS[0])
     pipeline = tensorrt_pipeline(precision, "fp8")
     assert pipeline.engines is not None
-    got = pictures(pipeline, PRESETS[0])
-    psnr = -10 * float((got - eager).square().mean().log10())
-    assert 25 < psnr < 70  # products in 8 bits are others than widened ones, but not by much
+    difference = (velocity(pipeline, PRESETS[0]) - eager).norm() / eager.norm()
+    assert 1e-3 < difference < 0.15  # products in 8 bits are others than widened ones, but not by much
     linear = pipeline.dit.single_blocks[0].get_submodule("linear1")
     assert isinstance(linear, nn.Linear if wide else Fp8Linear)
 

@@ -38,7 +38,7 @@ def test_it_computes_nearly_the_same() -> None:
     exact = velocity(checkpoint.load_dit("cpu", torch.float32))
     weights = velocity(checkpoint.load_dit("cpu", torch.float32, fp8=True))
     products = velocity(checkpoint.load_dit("cpu", torch.float32, fp8=True, fp8_products=True))
-    assert relative(weights, exact) < relative(products, exact) < 0.1
+    assert relative(weights, exact) < relative(products, exact) < 0.15
 
 
 def test_fused_and_unfused_agree() -> None:
