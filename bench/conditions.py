@@ -1,15 +1,18 @@
 """Under which conditions a number was had; every result carries them."""
 
 import datetime
+import importlib.metadata
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from hyvideo_rt import __version__
 
+LIBRARIES = ("triton", "tensorrt", "tensorrt_rtx_cu13", "openvino", "diffusers", "fa3-fwd", "xfuser")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -19,9 +22,10 @@ def conditions(device: torch.device, weights: str) -> dict[str, object]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hyvideo_rt": __version__,
         "commit": _output("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"),
-        "command": " ".join(["python", *sys.orig_argv[1:]]),
+        "command": command_of(sys.orig_argv),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        **{name: version for name in LIBRARIES if (version := _version(name))},
         "weights": weights,
     }
     if device.type == "cuda":
@@ -32,6 +36,23 @@ def conditions(device: torch.device, weights: str) -> dict[str, object]:
         found["cpu"] = _cpu_name()
         found["threads"] = torch.get_num_threads()
     return found
+
+
+def command_of(argv: Sequence[str]) -> str:
+    """As one would type it, without where this machine keeps Python and where the result went."""
+    words = ["hyvideo-rt" if Path(word).name == "hyvideo-rt" else word for word in argv[1:]]
+    words = words if words[:1] == ["hyvideo-rt"] else ["python", *words]
+    if "--out" in words:
+        at = words.index("--out")
+        del words[at : at + 2]
+    return " ".join(words)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu_name() -> str:

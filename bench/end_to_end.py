@@ -5,7 +5,6 @@ eager and compiled. Ratios are of medians, with the interval of a bootstrap.
 """
 
 import argparse
-import functools
 import json
 import tempfile
 from collections.abc import Callable
@@ -17,66 +16,75 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hyvideo_rt.bench import limits, work
 from hyvideo_rt.bench.conditions import conditions
-from hyvideo_rt.bench.diffusers_peer import load_peer, peer_arguments, peer_video
+from hyvideo_rt.bench.networks import from_store
+from hyvideo_rt.bench.peers import load_peer, peer_arguments, peer_video
 from hyvideo_rt.bench.timing import Ratio, Timing, race
 from hyvideo_rt.buckets import Bucket
-from hyvideo_rt.cli.engine_choice import load_engine, target_for
-from hyvideo_rt.engine_set import EngineSet, specs_of
-from hyvideo_rt.engines.store import EngineStore
-from hyvideo_rt.export.build import Builder
-from hyvideo_rt.pipeline import Pipeline, Precision
+from hyvideo_rt.cli.model_choice import embedded_tiny
+from hyvideo_rt.pipeline import Pipeline
 from hyvideo_rt.sampling import SamplingParams, denoise, initial_noise, make_sigmas
-from hyvideo_rt.weights.checkpoint import Checkpoint
+from hyvideo_rt.video import save_mp4
 
 PROMPT = "a red circle moves right on a white background"
-STAGES = ("encode", "denoise", "decode", "video")
+STAGES = ("encode", "denoise", "decode", "video", "write")
 CPU = torch.device("cpu")
 FOLDER = Path(str(files("hyvideo_rt") / "tiny_model"))
-CHECKPOINT = Checkpoint.open(FOLDER)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", default="64x64x17")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--only-eager", action="store_true", help="without compiling anything")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        measure(args, Path(folder))
+
+
+def measure(args: argparse.Namespace, folder: Path) -> None:
     params = SamplingParams(Bucket.parse(args.size), seed=0, num_inference_steps=args.steps)
-    ours, peers = {"hyvideo_rt": Pipeline.load(CHECKPOINT, CPU)}, {"diffusers": load_peer(FOLDER)}
+    checkpoint = embedded_tiny()
+    ours, peers = {"hyvideo_rt": Pipeline.load(checkpoint, CPU)}, {"diffusers": load_peer(FOLDER)}
     if not args.only_eager:
         ours["engines"] = with_engines(params.bucket)
         peers["diffusers_compiled"] = load_peer(FOLDER, compiled=True)
-    difference = max(max_difference(each, peers["diffusers"], params) for each in ours.values())
-    stages = {name: our_stages(pipeline, params) for name, pipeline in ours.items()}
+    result: dict[str, Any] = {
+        "conditions": conditions(CPU, weights="tiny"),
+        "bucket": str(params.bucket),
+        "steps": params.num_inference_steps,
+        "ours": {name: pipeline.identity for name, pipeline in ours.items()},
+        "limits": asdict(limits.measure(CPU)),
+        "flops": work.request_flops(checkpoint.config, ours["hyvideo_rt"].encode(PROMPT, params)[0], params),
+        "max_video_difference": max(max_difference(o, peers["diffusers"], params) for o in ours.values()),
+        "stages": {},
+    }
+    stages = {name: our_stages(pipeline, params, folder) for name, pipeline in ours.items()}
     stages |= {name: peer_stages(peer, params) for name, peer in peers.items()}
-    rows = {}
     for stage in STAGES:
-        rows[stage] = race({name: runs[stage] for name, runs in stages.items()}, args.runs, warm_up=2)
-        print(line(stage, rows[stage]), flush=True)
-    print(f"largest difference of the decoded video: {difference:.1e}")
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(report(rows, params, difference), indent=2) + "\n")
+        runs = {name: made[stage] for name, made in stages.items() if stage in made}
+        rounds = race(runs, args.runs, warm_up=2)
+        print(line(stage, rounds), flush=True)
+        result["stages"][stage] = {name: asdict(Timing.of(seconds)) for name, seconds in rounds.items()} | {
+            "ratios": {name: asdict(each) for name, each in ratios(rounds).items()}
+        }
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def with_engines(bucket: Bucket) -> Pipeline:
     """Ours, from engines of Inductor that are built for the purpose."""
-    target = target_for("inductor", Precision.default(CPU), CPU)
+    checkpoint = embedded_tiny()
     with tempfile.TemporaryDirectory() as folder:
-        store = EngineStore(Path(folder) / "engines", Path(folder) / "key")
-        builder = Builder(CHECKPOINT.config, store, CPU)
-        loaded = {}
-        for spec in specs_of(CHECKPOINT.config, bucket, target):
-            builder.build(spec)
-            loaded[spec] = load_engine(store, CPU, spec)
-    make = functools.partial(EngineSet, CHECKPOINT.config, target, load=loaded.__getitem__)
-    return Pipeline.load(CHECKPOINT, CPU, engines=make)
+        make = from_store(checkpoint.config, bucket, Path(folder))
+    return Pipeline.load(checkpoint, CPU, engines=make)
 
 
-def our_stages(pipeline: Pipeline, params: SamplingParams) -> dict[str, Callable[[], object]]:
+def our_stages(pipeline: Pipeline, params: SamplingParams, folder: Path) -> dict[str, Callable[[], object]]:
     """Every stage on its own; `encode` forgets the prompt first."""
     sigmas = make_sigmas(params)
     noise = initial_noise(params.bucket, params.seed)
@@ -101,7 +109,12 @@ def our_stages(pipeline: Pipeline, params: SamplingParams) -> dict[str, Callable
         pipeline.forget_prompts()
         return pipeline.generate(PROMPT, params)
 
-    return dict(zip(STAGES, (run_encode, run_denoise, run_decode, run_video), strict=True))
+    video = pipeline.generate(PROMPT, params)
+
+    def run_write() -> None:
+        save_mp4(video, folder / "video.mp4")
+
+    return dict(zip(STAGES, (run_encode, run_denoise, run_decode, run_video, run_write), strict=True))
 
 
 def peer_stages(pipe: Any, params: SamplingParams) -> dict[str, Callable[[], object]]:
@@ -127,7 +140,7 @@ def peer_stages(pipe: Any, params: SamplingParams) -> dict[str, Callable[[], obj
     def run_video() -> object:
         return pipe(prompt=PROMPT, **arguments, output_type="np")
 
-    return dict(zip(STAGES, (run_encode, latents_of, run_decode, run_video), strict=True))
+    return {"encode": run_encode, "denoise": latents_of, "decode": run_decode, "video": run_video}
 
 
 @torch.inference_mode()
@@ -145,33 +158,15 @@ def ratios(rounds: dict[str, list[float]]) -> dict[str, Ratio]:
     """The peer's time over ours, eager against eager and compiled against compiled: above 1 we are faster."""
     pairs = {"eager": ("diffusers", "hyvideo_rt"), "compiled": ("diffusers_compiled", "engines")}
     return {
-        name: Ratio.of(rounds[peer], rounds[ours]) for name, (peer, ours) in pairs.items() if peer in rounds
+        name: Ratio.of(rounds[peer], rounds[ours])
+        for name, (peer, ours) in pairs.items()
+        if peer in rounds and len(rounds[peer]) > 1
     }
 
 
 def line(stage: str, rounds: dict[str, list[float]]) -> str:
-    times = (f"{name} {1e3 * Timing.of(seconds).median_s:.1f} ms" for name, seconds in rounds.items())
-    won = (
-        f"{name} {each.median:.2f}x ({each.low:.2f}-{each.high:.2f}, {each.verdict})"
-        for name, each in ratios(rounds).items()
-    )
-    return f"{stage}: {', '.join(times)}; {', '.join(won)}"
-
-
-def report(
-    rows: dict[str, dict[str, list[float]]], params: SamplingParams, difference: float
-) -> dict[str, object]:
-    return {
-        "conditions": conditions(CPU, weights="tiny"),
-        "bucket": str(params.bucket),
-        "steps": params.num_inference_steps,
-        "max_video_difference": difference,
-        "stages": {
-            stage: {name: asdict(Timing.of(seconds)) for name, seconds in rounds.items()}
-            | {"ratios": {name: asdict(each) for name, each in ratios(rounds).items()}}
-            for stage, rounds in rows.items()
-        },
-    }
+    times = [f"{name} {1e3 * Timing.of(seconds).median_s:.1f} ms" for name, seconds in rounds.items()]
+    return f"{stage}: {', '.join(times + [f'{name} {each}' for name, each in ratios(rounds).items()])}"
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.memory import device_peak
+from hyvideo_rt.bench.networks import random_module
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.config import MODELS, ModelConfig
 from hyvideo_rt.kernels.attention_backends import BACKENDS
@@ -34,7 +35,6 @@ from hyvideo_rt.video import to_uint8
 GPU = torch.device("cuda")
 MODEL = MODELS["HYVideo-T/2-cfgdistill"]
 WARM_UP = Bucket(256, 256, 17)
-Network = TypeVar("Network", bound=nn.Module)
 
 
 def main() -> None:
@@ -78,14 +78,10 @@ def planned_gib(stage: str, bucket: Bucket) -> float:
 def measure(stage: str, bucket: Bucket, run: Callable[[Bucket], None]) -> dict[str, object]:
     """Activations are the peak above what lay on the device before."""
     run(WARM_UP)
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
     start = time.perf_counter()
-    run(bucket)
-    torch.cuda.synchronize()
+    _, used = device_peak(lambda: run(bucket), GPU)
     seconds = time.perf_counter() - start
-    used = torch.cuda.max_memory_allocated() - before
+    assert used is not None, "footprint is of a GPU"
     return {
         "stage": stage,
         "bucket": str(bucket),
@@ -97,7 +93,7 @@ def measure(stage: str, bucket: Bucket, run: Callable[[Bucket], None]) -> dict[s
 
 @contextmanager
 def encode_stage(config: ModelConfig, precision: Precision, ops: Ops) -> Iterator[Callable[[Bucket], None]]:
-    llm = random_module(lambda: LlamaEncoder(config.llm), precision.llm)
+    llm = random_module(lambda: LlamaEncoder(config.llm), precision.llm, GPU)
     ids = torch.randint(0, config.llm.vocab_size, (1, 351), device=GPU)
 
     @torch.inference_mode()
@@ -109,7 +105,7 @@ def encode_stage(config: ModelConfig, precision: Precision, ops: Ops) -> Iterato
 
 @contextmanager
 def denoise_stage(config: ModelConfig, precision: Precision, ops: Ops) -> Iterator[Callable[[Bucket], None]]:
-    dit = random_module(lambda: HunyuanVideoDiT(config.dit, ops), precision.dit)
+    dit = random_module(lambda: HunyuanVideoDiT(config.dit, ops), precision.dit, GPU)
     text = torch.randn(1, 256, config.dit.text_dim, device=GPU, dtype=precision.dit)
     pooled = torch.randn(1, config.dit.pooled_dim, device=GPU, dtype=precision.dit)
     t, guidance = torch.tensor([700.0], device=GPU), torch.tensor([6016.0], device=GPU)
@@ -126,7 +122,7 @@ def denoise_stage(config: ModelConfig, precision: Precision, ops: Ops) -> Iterat
 
 @contextmanager
 def decode_stage(config: ModelConfig, precision: Precision, ops: Ops) -> Iterator[Callable[[Bucket], None]]:
-    vae = lay_out(random_module(lambda: CausalVAE(config.vae, ops), precision.vae))
+    vae = lay_out(random_module(lambda: CausalVAE(config.vae, ops), precision.vae, GPU))
 
     @torch.inference_mode()
     def run(bucket: Bucket) -> None:
@@ -136,20 +132,6 @@ def decode_stage(config: ModelConfig, precision: Precision, ops: Ops) -> Iterato
             to_uint8(picture[0]).cpu()
 
     yield run
-
-
-def random_module(build: Callable[[], Network], dtype: torch.dtype) -> Network:
-    """On the GPU at once; weights keep the variance of their inputs, so activations stay finite."""
-    with torch.device("meta"):
-        module = build()
-    module = module.to(dtype).to_empty(device=GPU).eval().requires_grad_(False)
-    generator = torch.Generator(GPU).manual_seed(0)
-    for name, parameter in module.named_parameters():
-        if parameter.ndim > 1:
-            parameter.normal_(std=(parameter[0].numel()) ** -0.5, generator=generator)
-        else:
-            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-    return module
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hyvideo_rt.bench import limits
 from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.limits import CALLS
 from hyvideo_rt.bench.timing import Timing, interleave
 from hyvideo_rt.kernels.attention_backends import BACKENDS, Attend
 from hyvideo_rt.kernels.ops import REFERENCE
@@ -25,7 +27,6 @@ TEXT, HEADS, HEAD_DIM = 256, 24, 128
 GPU_TOKENS = {"720x1280x129": 118_800, "544x960x129": 67_320}
 CPU_TOKENS = {"64x64x17": 80}
 ROWS = 60  # of the output, spread over all tokens, of three heads, are compared with fp64
-CALLS = 10  # per measurement: a single launch is as short as the launching
 Run = Callable[..., object]
 
 
@@ -49,7 +50,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     result: dict[str, object] = {"conditions": conditions(device, "random")}
     with torch.inference_mode():
-        result["copy_gb_s"] = copy_rate(device, args.runs)
+        result["limits"] = vars(limits.measure(device, args.runs))
         for part, run in (("memory", memory_rows), ("attention", attention_rows)):
             if part in args.only:
                 result[part] = run(device, args.runs)
@@ -57,14 +58,6 @@ def main() -> None:
                     args.out.write_text(json.dumps(result, indent=2) + "\n")
     if args.plot:
         plot(result, args.plot)
-
-
-def copy_rate(device: torch.device, runs: int) -> float:
-    """GB/s, bytes read plus bytes written."""
-    x = torch.randn(2**30 if device.type == "cuda" else 2**24, device=device)
-    y = torch.empty_like(x)
-    timing = interleave({"copy": lambda: y.copy_(x)}, runs, device=device, calls=CALLS)["copy"]
-    return round(2 * x.nbytes / timing.median_s / 1e9, 1)
 
 
 def memory_rows(device: torch.device, runs: int) -> list[dict[str, object]]:
@@ -267,7 +260,9 @@ def plot(result: Mapping[str, object], path: Path) -> None:
         places = [j + 0.25 * i for j in range(len(memory))]
         axes[0].barh(places, [row[name]["gb_s"] for row in memory], 0.25, label=name)
     axes[0].set_yticks(range(len(memory)), [row["kernel"] for row in memory])
-    axes[0].axvline(float(str(result["copy_gb_s"])), color="black", linestyle=":", label="copy")
+    measured = result["limits"]
+    assert isinstance(measured, dict)
+    axes[0].axvline(measured["copy_gb_s"], color="black", linestyle=":", label="copy")
     axes[0].set_xlabel("GB/s")
     axes[0].legend()
     attention = result.get("attention")

@@ -1,91 +1,163 @@
-"""From the start of Python to the first step, against diffusers: `python -m hyvideo_rt.bench.startup`.
+"""From the start of Python to a video, against diffusers: `python -m hyvideo_rt.bench.startup`.
 
-Each run is a fresh process that imports, loads the embedded model, encodes a prompt and takes one step. Files
-are in the page cache. Processes take turns.
+Each run is a fresh process that imports, loads the embedded model, encodes a prompt, takes one step and ends
+the video; ours a second time from engines that are built before. Files are in the page cache. Processes take
+turns. Memory is the process's own: at the end, and at most. diffusers compiled is one run, its cache empty.
 """
 
 import argparse
-import functools
 import json
+import os
 import subprocess
 import sys
+import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hyvideo_rt.bench.conditions import conditions
-from hyvideo_rt.bench.timing import interleave
+from hyvideo_rt.bench.networks import from_store
+from hyvideo_rt.bench.timing import Ratio, Timing
+from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.config import MODELS
 
-SCRIPTS = {
-    "hyvideo_rt": """
+PHASES = ("import_s", "load_s", "first_step_s", "video_s")
+HEAD = """
+import json, time
+start = time.perf_counter()
+marks, first = {}, []
+def mark(name):
+    marks[name] = time.perf_counter() - start
+"""
+TAIL = """
+from hyvideo_rt.bench.memory import host_now, host_peak
+mark("video_s")
+print(json.dumps(marks | {"now": host_now(), "peak": host_peak()}))
+"""
+OURS = """
 import torch
 from importlib.resources import files
 from pathlib import Path
 from hyvideo_rt.buckets import Bucket
-from hyvideo_rt.errors import Cancelled
 from hyvideo_rt.pipeline import Pipeline
 from hyvideo_rt.sampling import SamplingParams
 from hyvideo_rt.weights.checkpoint import Checkpoint
+mark("import_s")
+folder, device = Path(str(files("hyvideo_rt") / "tiny_model")), torch.device("cpu")
+checkpoint = Checkpoint.open(folder)
+{engines}
+pipeline = Pipeline.load(checkpoint, device, engines=engines)
+mark("load_s")
 
-def stop_after_first_step(stage, done, total):
+def progress(stage, done, total):
     if (stage, done) == ("denoise", 1):
-        raise Cancelled
+        mark("first_step_s")
 
-folder = Path(str(files("hyvideo_rt") / "tiny_model"))
-pipeline = Pipeline.load(Checkpoint.open(folder), torch.device("cpu"))
 params = SamplingParams(Bucket(64, 64, 17), seed=0, num_inference_steps=20)
-try:
-    pipeline.generate("a red circle", params, stop_after_first_step)
-except Cancelled:
-    print("one step")
-""",
-    "diffusers": """
+pipeline.generate("a red circle", params, progress)
+"""
+FROM_STORE = """
+from functools import partial
+from hyvideo_rt.cli.engine_choice import load_engine, target_for
+from hyvideo_rt.engine_set import EngineSet, specs_of
+from hyvideo_rt.engines.store import EngineStore
+from hyvideo_rt.pipeline import Precision
+store = EngineStore(Path({folder!r}) / "engines", Path({folder!r}) / "key")
+target = target_for("inductor", Precision.default(device), device)
+specs = specs_of(checkpoint.config, Bucket(64, 64, 17), target)
+loaded = dict((spec, load_engine(store, device, spec)) for spec in specs)
+engines = partial(EngineSet, checkpoint.config, target, load=loaded.__getitem__)
+"""
+DIFFUSERS = """
 import torch
 from importlib.resources import files
 from diffusers import HunyuanVideoPipeline
-
-class Stop(Exception):
-    pass
-
-def stop_after_first_step(pipe, i, t, kwargs):
-    raise Stop
-
+mark("import_s")
 pipe = HunyuanVideoPipeline.from_pretrained(files("hyvideo_rt") / "tiny_model", dtype=torch.float32)
-try:
-    pipe(prompt="a red circle", height=64, width=64, num_frames=17, num_inference_steps=20,
-         callback_on_step_end=stop_after_first_step)
-except Stop:
-    print("one step")
-""",
-}
+{compiled}
+mark("load_s")
+
+def progress(pipe, i, t, kwargs):
+    if i == 0:
+        mark("first_step_s")
+    return kwargs
+
+pipe(prompt="a red circle", height=64, width=64, num_frames=17, num_inference_steps=20,
+     callback_on_step_end=progress)
+"""
+COMPILED = """
+pipe.transformer.compile_repeated_blocks(fullgraph=True)
+pipe.vae.decoder.compile(fullgraph=True)
+"""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--only-eager", action="store_true", help="without compiling anything")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    contestants = {name: functools.partial(run_script, script) for name, script in SCRIPTS.items()}
-    timings = interleave(contestants, args.runs)
-    ratio = timings["diffusers"].median_s / timings["hyvideo_rt"].median_s
-    for name, timing in timings.items():
-        print(f"{name:10} {timing.median_s:6.2f} s ({timing.p20_s:.2f}-{timing.p80_s:.2f})")
-    print(f"ratio {ratio:.2f}")
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(args.runs, Path(folder), only_eager=args.only_eager)
+    print(json.dumps(result["processes"], indent=2), result["ratios"])
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        result = {
-            "conditions": conditions(torch.device("cpu"), weights="tiny"),
-            "startup": {name: asdict(timing) for name, timing in timings.items()}
-            | {"ratio": round(ratio, 3)},
-        }
         args.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def run_script(script: str) -> None:
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    if done.returncode or "one step" not in done.stdout:
+def measure(runs: int, folder: Path, *, only_eager: bool) -> dict[str, Any]:
+    scripts = {
+        "hyvideo_rt": OURS.format(engines="engines = None"),
+        "diffusers": DIFFUSERS.format(compiled=""),
+    }
+    if not only_eager:
+        build_s = build_engines(folder)
+        scripts["engines"] = OURS.format(engines=FROM_STORE.format(folder=str(folder)))
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in scripts}
+    for i in range(runs + 1):  # the first only warms the page cache
+        for name, script in scripts.items():
+            found = run_script(script, folder)
+            if i:
+                rounds[name].append(found)
+    processes: dict[str, Any] = {name: row_of(each) for name, each in rounds.items()}
+    if not only_eager:
+        processes["engines"]["build_s"] = round(build_s, 1)
+        processes["diffusers_compiled"] = row_of([run_script(DIFFUSERS.format(compiled=COMPILED), folder)])
+    theirs = [each["first_step_s"] for each in rounds["diffusers"]]
+    ratios = {
+        name: asdict(Ratio.of(theirs, [each["first_step_s"] for each in rounds[name]]))
+        for name in rounds
+        if name != "diffusers" and runs > 1
+    }
+    return {
+        "conditions": conditions(torch.device("cpu"), weights="tiny"),
+        "processes": processes,
+        "ratios": ratios,
+    }
+
+
+def row_of(runs: list[dict[str, float]]) -> dict[str, Any]:
+    """Seconds from the start of the process to the end of each phase; bytes."""
+    timings = {name: asdict(Timing.of([run[name] for run in runs])) for name in PHASES}
+    return timings | {f"{name}_bytes": max(run[name] for run in runs) for name in ("now", "peak")}
+
+
+def build_engines(folder: Path) -> float:
+    start = time.perf_counter()
+    from_store(MODELS["tiny"], Bucket(64, 64, 17), folder)
+    return time.perf_counter() - start
+
+
+def run_script(script: str, cache: Path) -> dict[str, float]:
+    whole = HEAD + script + TAIL
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
+    done = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, env=environment)
+    if done.returncode:
         raise RuntimeError(f"a contestant failed:\n{done.stderr}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 if __name__ == "__main__":

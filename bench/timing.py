@@ -39,6 +39,11 @@ class Ratio:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        """With its interval; where that includes 1, no ratio is claimed."""
+        interval = f"{self.low:.2f}-{self.high:.2f}"
+        return f"no difference ({interval})" if self.verdict == "tie" else f"{self.median:.2f} ({interval})"
+
     @property
     def verdict(self) -> str:
         if self.low > 1:
@@ -47,7 +52,12 @@ class Ratio:
 
     @classmethod
     def of(cls, slower: Sequence[float], faster: Sequence[float]) -> "Ratio":
-        """slower / faster, seconds of the same rounds: rounds are drawn again together, 2000 times."""
+        """slower / faster, seconds of the same rounds: rounds are drawn again together, 2000 times.
+
+        Raises ValueError for a single round, of which no interval is known.
+        """
+        if len(faster) < 2:
+            raise ValueError("got one round; expected two or more, or there is no interval")
         rng, rounds = random.Random(0), range(len(faster))
         drawn = []
         for _ in range(RESAMPLES):
@@ -79,11 +89,12 @@ def race(
     warm_up: int = 1,
     device: torch.device | None = None,
     calls: int = 1,
+    after_round: Callable[[Mapping[str, list[float]]], None] | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of every counted round: each contestant once per round, for warm_up + runs rounds.
 
     The device's queue is empty at both ends. A turn is `calls` calls, for what is as short as its launch; a
-    timing is of one of them.
+    timing is of one of them. after_round gets what has been counted so far, for a race that may be cut.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for round_ in range(warm_up + runs):
@@ -95,6 +106,8 @@ def race(
             _drain(device)
             if round_ >= warm_up:
                 seconds[name].append((time.perf_counter() - start) / calls)
+        if after_round and round_ >= warm_up:
+            after_round(seconds)
     return seconds
 
 

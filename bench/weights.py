@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.memory import forget_host_peak, host_now, host_peak
 from hyvideo_rt.config import DiTConfig
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.models.linear import Fp8Linear
@@ -125,12 +126,12 @@ def load(layout: str, precision: str, folder: Path) -> Loaded:
     with torch.device("meta"):
         dit = HunyuanVideoDiT(config, block_linear=Fp8Linear if precision == "fp8" else nn.Linear)
     keys = keys or same_names(dit.state_dict())
-    Path("/proc/self/clear_refs").write_text("5")  # from here on VmHWM is the peak of the load
-    before = _resident_bytes("VmRSS")
+    forget_host_peak()
+    before = host_now()
     start = time.perf_counter()
     load_into(dit, source, keys, device="cpu", dtype=torch.bfloat16)
     seconds = time.perf_counter() - start
-    return Loaded(layout, precision, source.nbytes, _resident_bytes("VmHWM") - before, seconds)
+    return Loaded(layout, precision, source.nbytes, host_peak() - before, seconds)
 
 
 def print_table(rows: list[dict[str, float | str]]) -> None:
@@ -164,14 +165,6 @@ def _diffusers_specs(config: DiTConfig, shapes: dict[str, tuple[int, ...]]) -> d
 
 def _random(shape: tuple[int, ...]) -> Tensor:
     return torch.randn(shape, dtype=torch.bfloat16)
-
-
-def _resident_bytes(field: str) -> int:
-    """From /proc: `ru_maxrss` would start at the peak of the process that started this one."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(field)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from hyvideo_rt.bench.diffusers_peer import load_peer, peer_video
+from hyvideo_rt.bench.peers import load_peer, peer_video
 from hyvideo_rt.buckets import TINY_PRESETS, Bucket
 from hyvideo_rt.pipeline import Pipeline
 from hyvideo_rt.sampling import SamplingParams, denoise, initial_noise, make_sigmas

@@ -14,5 +14,10 @@ PROPERTIES = ("colour", "shape", "direction", "count", "all")
 
 def score_all(videos: Tensor, scenes: Sequence[Scene]) -> dict[str, float]:
     """videos [B, 3, F, H, W] in [-1, 1], one per scene; the share that is right in each property."""
-    scores = [score(judge(to_uint8(video)), scene) for video, scene in zip(videos, scenes, strict=True)]
+    scores = score_each(videos, scenes)
     return {name: float(np.mean([each[name] for each in scores])) for name in PROPERTIES}
+
+
+def score_each(videos: Tensor, scenes: Sequence[Scene]) -> list[dict[str, bool]]:
+    """What is right in every single one."""
+    return [score(judge(to_uint8(video)), scene) for video, scene in zip(videos, scenes, strict=True)]

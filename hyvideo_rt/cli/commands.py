@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hyvideo_rt.buckets import PRESETS, TINY_PRESETS, Bucket
+from hyvideo_rt.cli.bench import bench
 from hyvideo_rt.cli.model_choice import choose_precision
 from hyvideo_rt.config import MODELS
 
@@ -22,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
         "convert": _convert,
         "build": _build,
         "engines": _engines,
+        "bench": bench,
         "doctor": _doctor,
     }
     return table[args.command](args)

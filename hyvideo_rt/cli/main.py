@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from hyvideo_rt import __version__
+from hyvideo_rt.cli.bench import BENCHMARKS
 from hyvideo_rt.cli.upstream_flags import add_fixed_and_ignored_flags
 from hyvideo_rt.config import MODELS
 from hyvideo_rt.engines.spec import BackendName, Component
@@ -54,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_convert(commands.add_parser("convert", help="write weights in the diffusers or the original layout"))
     _add_build(commands.add_parser("build", help="compile the engines of a size for this machine"))
     _add_engines(commands.add_parser("engines", help="what is built: list, verify, prune, inspect"))
+    _add_bench(commands.add_parser("bench", help="measure: latency, its parts, memory, quality"))
     _add_doctor(commands.add_parser("doctor", help="what this machine can run, and what is missing"))
     return parser
 
@@ -226,6 +228,15 @@ def _add_engines(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="of the engine, for inspect")
     parser.add_argument("--json", action="store_true", help="print as JSON")
     _add_engine_dir(parser)
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    width = max(map(len, BENCHMARKS))
+    listed = "\n".join(f"  {name:{width}}  {what}" for name, what in BENCHMARKS.items())
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = f"Each has flags of its own: `hyvideo-rt bench NAME --help`.\n\n{listed}"
+    parser.add_argument("name", choices=BENCHMARKS, metavar="NAME")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="of the benchmark")
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:

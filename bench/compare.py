@@ -1,0 +1,100 @@
+"""Is B as fast as A? `hyvideo-rt bench compare A.json B.json [--margin 0.1]`.
+
+Two results of one benchmark. What is compared are the ratios in them, of contestants that took turns in one
+process: they mean the same on a fast machine and on a slow one, seconds do not. Exit status 1 if one of B's
+is worse than A's by more than the margin, its interval included. `bench/baselines/` is A in CI.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyvideo_rt.bench.timing import Ratio
+from hyvideo_rt.errors import InvalidRequest
+
+SAME = ("bucket", "steps")  # what both results must agree in, beside the weights
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of one ratio, such as `video eager`: slower, faster or same."""
+
+    name: str
+    before: Ratio
+    after: Ratio
+    margin: float
+
+    @property
+    def word(self) -> str:
+        if self.after.high < self.before.median * (1 - self.margin):
+            return "slower"
+        return "faster" if self.after.low > self.before.median * (1 + self.margin) else "same"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    parser.add_argument("--margin", type=float, default=0.1, help="share that may be lost (0.1)")
+    args = parser.parse_args()
+    verdicts = compare(load(args.before), load(args.after), args.margin)
+    for each in verdicts:
+        print(f"{each.word:6}  {each.name}: {each.before} before, {each.after} now")
+    return int(any(each.word == "slower" for each in verdicts))
+
+
+def compare(before: Mapping[str, Any], after: Mapping[str, Any], margin: float) -> list[Verdict]:
+    """A verdict for every ratio that both have. Raises InvalidRequest for what cannot be compared."""
+    for name in SAME:
+        if before.get(name) != after.get(name):
+            raise InvalidRequest(
+                f"got results of {name} {before.get(name)} and {after.get(name)}; expected the same of both\n"
+                f"  measure again with the first one's settings"
+            )
+    one, other = (result["conditions"]["weights"] for result in (before, after))
+    if one != other:
+        raise InvalidRequest(f"got results of {one} and of {other} weights; expected the same of both")
+    first, second = dict(ratios_of(before)), dict(ratios_of(after))
+    shared = [name for name in first if name in second]
+    if not shared:
+        raise InvalidRequest(
+            f"got the ratios {sorted(first)} and {sorted(second)}; expected some that both have\n"
+            f"  compare two results of one benchmark"
+        )
+    return [Verdict(name, first[name], second[name], margin) for name in shared]
+
+
+def ratios_of(part: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Ratio]]:
+    """Every ratio in a result, under the names on the way to it; in a list, under its row's own names."""
+    if isinstance(part, Mapping):
+        if {"median", "low", "high"} <= set(part):
+            yield " ".join(path), Ratio(part["median"], part["low"], part["high"])
+            return
+        for name, each in part.items():
+            yield from ratios_of(
+                each, path if name in ("stages", "ratios", "ratio", "rows") else (*path, name)
+            )
+    elif isinstance(part, list):
+        for row in part:
+            names = (row[key] for key in ("backend", "stage", "size", "rung") if key in row)
+            yield from ratios_of(row, (*path, *names))
+
+
+def load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(
+            f"cannot read {path}: {error}\n  give a result that --out has written"
+        ) from error
+    if not isinstance(content, dict) or "conditions" not in content:
+        raise InvalidRequest(f"got {path}, which is no result of a benchmark: it has no conditions")
+    return content
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""What a lossy setting does to the embedded model's videos: `python -m hyvideo_rt.bench.quality [--out F]`.
+
+Held-out prompts, the same seeds, once in bf16 and once in every setting, on a CPU with the arithmetic of the
+GPU's: latents and pictures beside those of bf16, and the judge's verdicts on both, whose difference has an
+interval, because a sample of prompts is only a sample. fp32 is there as a yardstick: what bf16 itself costs.
+Then, on fewer prompts, one kind of layer in 8 bits at a time: which of them costs most. With --modelopt (pip
+install nvidia-modelopt) the linear layers also as that library's default for FP8 has them: one scale per
+tensor, of activations too, calibrated on whole denoising runs of training prompts.
+"""
+
+import argparse
+import json
+import random
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.cli.model_choice import embedded_tiny
+from hyvideo_rt.export.programs import ATTENTION, LINEARS
+from hyvideo_rt.kernels.attention import joint_attention_fp8
+from hyvideo_rt.kernels.ops import REFERENCE
+from hyvideo_rt.models.dit import HunyuanVideoDiT
+from hyvideo_rt.pipeline import Pipeline
+from hyvideo_rt.sampling import SamplingParams, denoise, initial_noise, make_sigmas
+from hyvideo_rt.weights.checkpoint import Checkpoint
+from tiny.captions import caption
+from tiny.latents import MAIN
+from tiny.scores import score_each
+from tiny.world import Scene, sample_scene
+
+CPU, BF16 = torch.device("cpu"), torch.bfloat16
+PRODUCTS = (*LINEARS["double_block"], *LINEARS["single_block"])
+JUDGED = ("colour", "shape", "direction", "all")
+CALIBRATION = 16  # prompts
+RESAMPLES = 2000
+IN_BLOCKS = re.compile(r"(double|single)_blocks\.(?!.*mod)")  # of which the modulations are not
+EXACT = 1e-10  # mean square at which a PSNR ends: 100 dB
+
+
+@dataclass(frozen=True)
+class Made:
+    """Of every prompt: latents [1, 16, T, H, W], pictures [1, 3, F, H, W] in 0..1, what the judge says."""
+
+    latents: list[Tensor]
+    videos: list[Tensor]
+    scores: list[dict[str, bool]]
+
+
+@dataclass(frozen=True)
+class Points:
+    """A difference of two shares, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def eight_bit_products(
+    checkpoint: Checkpoint, wide: Sequence[str] = (), attention: bool = False
+) -> HunyuanVideoDiT:
+    """Both sides of the blocks' linear layers but for the wide ones; on request of attention too."""
+    ops = replace(REFERENCE, joint_attention=joint_attention_fp8) if attention else REFERENCE
+    return checkpoint.load_dit(CPU, BF16, fp8=True, wide=wide, ops=ops, fp8_products=True)
+
+
+def eight_bit_attention(checkpoint: Checkpoint) -> HunyuanVideoDiT:
+    return checkpoint.load_dit(CPU, BF16, ops=replace(REFERENCE, joint_attention=joint_attention_fp8))
+
+
+def in_8_bits(layer: str, checkpoint: Checkpoint) -> HunyuanVideoDiT:
+    """This kind of layer alone."""
+    if layer == ATTENTION:
+        return eight_bit_attention(checkpoint)
+    return eight_bit_products(checkpoint, wide=[name for name in PRODUCTS if name != layer])
+
+
+Load = Callable[[Checkpoint], HunyuanVideoDiT]
+SETTINGS: dict[str, Load] = {
+    "fp32": lambda checkpoint: checkpoint.load_dit(CPU, torch.float32),
+    "8-bit weights": lambda checkpoint: checkpoint.load_dit(CPU, BF16, fp8=True),
+    "8-bit products": eight_bit_products,
+    "8-bit attention": eight_bit_attention,
+    "8-bit products and attention": partial(eight_bit_products, attention=True),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--each", type=int, default=50, help="prompts for one kind of layer at a time")
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--modelopt", action="store_true")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    rng, checkpoint = Random("fp8"), embedded_tiny()
+    scenes = [sample_scene(rng, "heldout") for _ in range(args.prompts)]
+    asked = [caption(scene, rng) for scene in scenes]
+    pipeline = Pipeline.load(checkpoint, CPU)
+    dense = make(pipeline, checkpoint.load_dit(CPU, BF16), asked, scenes)
+    result: dict[str, Any] = {
+        "conditions": conditions(CPU, "tiny"),
+        "prompts": args.prompts,
+        "bf16": {name: share(dense.scores, name) for name in JUDGED},
+        "settings": {},
+        "prompts_each": args.each,
+        "psnr_db_each": {},
+    }
+    loads = {name: SETTINGS[name] for name in args.settings}
+    if args.modelopt:
+        loads["8-bit products by nvidia-modelopt"] = partial(by_modelopt, pipeline)
+    for name, load in loads.items():
+        row = against(make(pipeline, load(checkpoint), asked, scenes), dense)
+        result["settings"][name] = row
+        report(result, args.out, f"{name}: {json.dumps(row)}")
+    for layer in (ATTENTION, *PRODUCTS) if args.each else ():
+        made = make(pipeline, in_8_bits(layer, checkpoint), asked[: args.each], scenes[: args.each])
+        result["psnr_db_each"][layer] = psnr(made.videos, dense.videos[: args.each])
+        report(result, args.out, f"{layer}: {result['psnr_db_each'][layer]} dB")
+
+
+def report(result: Mapping[str, object], out: Path | None, line: str) -> None:
+    print(line, flush=True)
+    if out:
+        out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+@torch.inference_mode()
+def make(pipeline: Pipeline, dit: HunyuanVideoDiT, asked: Sequence[str], scenes: Sequence[Scene]) -> Made:
+    """Videos of the prompts, of seeds 0, 1, ..., by this DiT between the pipeline's other networks."""
+    pipeline = Pipeline(dit, pipeline.vae, pipeline.text_encoder, device=CPU)
+    latents, videos = [], []
+    for seed, prompt in enumerate(asked):
+        params = SamplingParams(Bucket(*MAIN), seed=seed, num_inference_steps=20)
+        latents.append(latents_of(pipeline, prompt, params))
+        videos.append(torch.cat(list(pipeline.decode(latents[-1])), dim=2))
+    return Made(latents, videos, score_each(2 * torch.cat(videos) - 1, scenes))
+
+
+def latents_of(pipeline: Pipeline, prompt: str, params: SamplingParams) -> Tensor:
+    sigmas = make_sigmas(params)
+    text, negative = pipeline.encode(prompt, params)
+    predict = pipeline.predictor(text, negative, params, sigmas)
+    return denoise(predict, initial_noise(params.bucket, params.seed), sigmas)
+
+
+def by_modelopt(pipeline: Pipeline, checkpoint: Checkpoint) -> HunyuanVideoDiT:
+    import modelopt.torch.quantization as mtq
+
+    rng = Random("calibration")
+    scenes = [sample_scene(rng, "train") for _ in range(CALIBRATION)]
+    known = [caption(scene, rng) for scene in scenes]
+    dit = checkpoint.load_dit(CPU, BF16)
+    mtq.quantize(dit, mtq.FP8_DEFAULT_CFG, lambda dit: make(pipeline, dit, known, scenes))
+    mtq.disable_quantizer(dit, lambda name: not IN_BLOCKS.match(name))
+    return dit
+
+
+def against(made: Made, dense: Made) -> dict[str, Any]:
+    """How far these videos are from the dense ones, and how much more or less often they are right."""
+    errors = [(a - b).abs() / b.std() for a, b in zip(made.latents, dense.latents, strict=True)]
+    return {
+        "psnr_db": psnr(made.videos, dense.videos),
+        "ssim": round(statistics.mean(map(ssim, made.videos, dense.videos)), 4),
+        "latent_error_mean": round(statistics.mean(e.mean().item() for e in errors), 4),
+        "latent_error_max": round(max(e.max().item() for e in errors), 2),
+        **{name: share(made.scores, name) for name in JUDGED},
+        "points": {name: asdict(points(made.scores, dense.scores, name)) for name in JUDGED},
+    }
+
+
+def share(scores: Sequence[Mapping[str, bool]], name: str) -> float:
+    return statistics.fmean(each[name] for each in scores)
+
+
+def points(ones: Sequence[Mapping[str, bool]], others: Sequence[Mapping[str, bool]], name: str) -> Points:
+    """Ones' share less others', with a bootstrap over the prompts, which both answered."""
+    differences = [a[name] - b[name] for a, b in zip(ones, others, strict=True)]
+    rng = random.Random(0)
+    drawn = [statistics.fmean(rng.choices(differences, k=len(differences))) for _ in range(RESAMPLES)]
+    cuts = statistics.quantiles(drawn, n=40, method="inclusive")
+    return Points(statistics.fmean(differences), cuts[0], cuts[-1])
+
+
+def psnr(ones: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+    """Mean of the videos' own, in dB, of pixels in 0..1."""
+    squares = [(a - b).square().mean().clamp(min=EXACT) for a, b in zip(ones, others, strict=True)]
+    return round(statistics.mean(-10 * square.log10().item() for square in squares), 2)
+
+
+def ssim(one: Tensor, other: Tensor) -> float:
+    """Mean of the frames' own, of [1, 3, F, H, W] in 0..1, with scikit-image's window of 7 pixels."""
+    from skimage.metrics import structural_similarity
+
+    pairs = zip(one[0].unbind(1), other[0].unbind(1), strict=True)
+    return statistics.mean(
+        float(structural_similarity(a.numpy(), b.numpy(), channel_axis=0, data_range=1.0)) for a, b in pairs
+    )
+
+
+if __name__ == "__main__":
+    main()
