@@ -86,7 +86,8 @@ def _with_our_weights(kind: Any, networks: Networks) -> Any:
     weights = networks.dit.state_dict()
 
     def rows(piece: Piece) -> Tensor:
-        return weights[piece.name][piece.start : piece.stop]
+        part: Tensor = weights[piece.name][piece.start : piece.stop]
+        return part
 
     with torch.device("meta"):
         dit = kind.from_config(dit_json(networks.config.dit, "diffusers"))
