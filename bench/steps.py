@@ -40,6 +40,7 @@ from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.engine_choice import target_for
 from hyvideo_rt.engine_set import EngineSet
 from hyvideo_rt.engines.spec import BackendName
+from hyvideo_rt.errors import InvalidRequest
 from hyvideo_rt.kernels.attention_backends import BACKENDS
 from hyvideo_rt.kernels.fp8 import E4M3
 from hyvideo_rt.kernels.ops import REFERENCE, Ops
@@ -89,10 +90,19 @@ def main() -> None:
         keep = functools.partial(write, args.out, result, done, about)
         with tempfile.TemporaryDirectory() as folder:
             rungs = ladder(stage, networks, bucket, args.attention, Path(folder))
-            wanted = [rung for rung in rungs if not args.rungs or rung.name in args.rungs]
-            climb(wanted, flops_of(stage, networks, bucket), limit, device, args.runs, keep)
+            climb(
+                chosen(rungs, args.rungs), flops_of(stage, networks, bucket), limit, device, args.runs, keep
+            )
         for row in result["rows"][len(done) :]:
             print(json.dumps(row), flush=True)
+
+
+def chosen(rungs: Sequence[Rung], names: Sequence[str] | None) -> list[Rung]:
+    """Raises InvalidRequest for a name that no rung has."""
+    known = {rung.name: rung for rung in rungs}
+    if unknown := [name for name in names or () if name not in known]:
+        raise InvalidRequest(f"got the rung {unknown[0]!r}; expected one of {', '.join(known)}")
+    return [known[name] for name in names] if names else list(rungs)
 
 
 def write(out: Path | None, result: dict[str, Any], done: list[Row], about: Row, rows: list[Row]) -> None:
@@ -168,20 +178,20 @@ def ladder(stage: str, networks: Networks, bucket: Bucket, attention: str, folde
 
 def denoise_ladder(networks: Networks, bucket: Bucket, attention: str, folder: Path) -> list[Rung]:
     """On a CPU its lossy rung is bf16, which is the default of a GPU."""
-    inputs, dtype = step_inputs(networks, bucket), networks.dtype
+    inputs, dtype = functools.cache(lambda: step_inputs(networks, bucket)), networks.dtype
 
     def with_ops(ops: Callable[[], Ops]) -> Run:
-        return step(dit_with(networks, ops()), inputs)
+        return step(dit_with(networks, ops()), inputs())
 
     def from_engines(backend: BackendName, attention: str = "sdpa", half: bool = False) -> Run:
         used = in_bf16(networks) if half else networks
         engines = engine_set(used, bucket, backend, attention, folder)
-        return step(used.dit, inputs, engines.blocks(bucket))
+        return step(used.dit, inputs(), engines.blocks(bucket))
 
     rungs = [
-        Rung("diffusers", lambda: diffusers_step(networks, inputs), dtype),
-        Rung("diffusers, compiled", lambda: diffusers_step(networks, inputs, compiled=True), dtype),
-        Rung("xDiT", lambda: xdit_step(networks, inputs), dtype),
+        Rung("diffusers", lambda: diffusers_step(networks, inputs()), dtype),
+        Rung("diffusers, compiled", lambda: diffusers_step(networks, inputs(), compiled=True), dtype),
+        Rung("xDiT", lambda: xdit_step(networks, inputs()), dtype),
         Rung(OURS, lambda: with_ops(lambda: REFERENCE), dtype),
     ]
     if networks.device.type == "cpu":
@@ -193,7 +203,7 @@ def denoise_ladder(networks: Networks, bucket: Bucket, attention: str, folder: P
         ]
 
     def in_8_bits(attention: str) -> Run:
-        return step(dit_in_8_bits(networks, triton(attention)), inputs)
+        return step(dit_in_8_bits(networks, triton(attention)), inputs())
 
     return [
         *rungs,

@@ -1,0 +1,89 @@
+"""A slower result is noticed; what cannot be compared is refused; the ratios of this commit hold in CI."""
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyvideo_rt.bench.compare import compare, load, ratios_of
+from hyvideo_rt.bench.tables import ROOT
+from hyvideo_rt.errors import InvalidRequest
+
+BASELINE = ROOT / "bench" / "baselines" / "cpu.json"
+MARGIN = 0.35  # other CPUs have other ratios: this is for what breaks, not for what drifts
+
+
+def result(video: float, spread: float = 0.01) -> dict[str, Any]:
+    ratio = {"median": video, "low": video * (1 - spread), "high": video * (1 + spread)}
+    stages = {"video": {"hyvideo_rt": {"median_s": 0.2}, "ratios": {"eager": ratio}}}
+    return {"conditions": {"weights": "tiny"}, "bucket": "64x64x17", "steps": 20, "stages": stages}
+
+
+@pytest.mark.parametrize(
+    ("after", "word"),
+    [(result(3.0), "same"), (result(2.8), "same"), (result(2.6), "slower"), (result(3.4), "faster")],
+)
+def test_the_verdict(after: dict[str, Any], word: str) -> None:
+    (verdict,) = compare(result(3.0), after, margin=0.1)
+    assert (verdict.name, verdict.word) == ("video eager", word)
+
+
+def test_noise_is_not_a_loss() -> None:
+    (verdict,) = compare(result(3.0), result(2.5, spread=0.2), margin=0.1)
+    assert verdict.word == "same"
+
+
+@pytest.mark.parametrize("changed", ["bucket", "steps", "weights"])
+def test_other_settings_are_refused(changed: str) -> None:
+    after = copy.deepcopy(result(3.0))
+    (after["conditions"] if changed == "weights" else after)[changed] = "another"
+    with pytest.raises(InvalidRequest, match="expected the same of both"):
+        compare(result(3.0), after, margin=0.1)
+
+
+def test_results_of_two_benchmarks_are_refused() -> None:
+    other = result(3.0) | {"stages": {}, "rows": [{"stage": "denoise", "rung": "x", "ratio": ratio_row()}]}
+    assert [name for name, _ in ratios_of(other)] == ["denoise x"]
+    with pytest.raises(InvalidRequest, match="some that both have"):
+        compare(result(3.0), other, margin=0.1)
+
+
+def ratio_row() -> dict[str, float]:
+    return {"median": 1.5, "low": 1.4, "high": 1.6}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_what_is_no_result(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(content)
+    with pytest.raises(InvalidRequest, match=r"result\.json"):
+        load(path)
+
+
+def test_the_exit_status(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    one.write_text(json.dumps(result(3.0)))
+    other.write_text(json.dumps(result(1.0)))
+    command = [sys.executable, "-m", "hyvideo_rt.cli.main", "bench", "compare"]
+    assert subprocess.run([*command, one, one]).returncode == 0
+    done = subprocess.run([*command, one, other], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == "slower  video eager: 3.00 (2.97-3.03) before, 1.00 (0.99-1.01) now\n".replace(
+        "1.00 (0.99-1.01)", "no difference (0.99-1.01)"
+    )
+
+
+def test_this_commit_is_as_fast_as_the_baseline(tmp_path: Path) -> None:
+    out = tmp_path / "end_to_end.json"
+    command = [sys.executable, "-m", "hyvideo_rt.bench.end_to_end", "--only-eager", "--runs", "5"]
+    subprocess.run([*command, "--out", str(out)], check=True, capture_output=True)
+    verdicts = compare(load(BASELINE), load(out), MARGIN)
+    assert {"video eager", "denoise eager", "decode eager"} <= {each.name for each in verdicts}
+    slower = [
+        f"{each.name}: {each.before} before, {each.after} now" for each in verdicts if each.word == "slower"
+    ]
+    assert not slower
