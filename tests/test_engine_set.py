@@ -1,6 +1,8 @@
 """Engines of the embedded model, built here: whole videos against the networks themselves, by preset."""
 
 import functools
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
@@ -105,6 +107,35 @@ def test_an_engine_is_built_once(store: EngineStore, target: Target) -> None:
 def test_a_preset_without_engines_is_an_error_not_a_fallback(compiled: Pipeline) -> None:
     with pytest.raises(EngineMismatch, match="build it: hyvideo-rt build --component double_block"):
         pictures(compiled, Bucket(32, 32, 5))
+
+
+LOADING = """
+import sys, torch
+from pathlib import Path
+from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.cli.engine_choice import load_engine
+from hyvideo_rt.config import MODELS
+from hyvideo_rt.engine_set import Target, specs_of
+from hyvideo_rt.engines.store import EngineStore
+from hyvideo_rt.engines.target import target_of
+cpu, folder = torch.device("cpu"), Path(sys.argv[1])
+target = Target("inductor", target_of(cpu), "fp32", "fp32")
+for spec in specs_of(MODELS["tiny"], Bucket(64, 64, 17), target):
+    load_engine(EngineStore(folder / "engines", folder / "key"), cpu, spec)
+print(sorted({"torch._dynamo", "torch._inductor.compile_fx", "onnx", "openvino"} & set(sys.modules)))
+"""
+
+
+def test_loading_engines_imports_no_compiler(store: EngineStore, target: Target) -> None:
+    """It took 2.6 s of every process that only ran what was compiled before."""
+    if target.backend == "inductor":
+        done = subprocess.run(
+            [sys.executable, "-c", LOADING, str(store.root.parent)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == "[]"
 
 
 def test_nothing_is_loaded_after_warm_up(store: EngineStore, target: Target) -> None:

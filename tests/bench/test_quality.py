@@ -1,0 +1,90 @@
+"""What is said of lossy settings."""
+
+from random import Random
+
+import pytest
+import torch
+
+from hyvideo_rt.bench.quality import (
+    SETTINGS,
+    Made,
+    against,
+    in_8_bits,
+    make,
+    points,
+    psnr,
+    ssim,
+)
+from hyvideo_rt.cli.model_choice import embedded_tiny
+from hyvideo_rt.export.programs import ATTENTION
+from hyvideo_rt.kernels.attention import joint_attention_fp8
+from hyvideo_rt.models.linear import Fp8Linear, ScaledFp8Linear
+from hyvideo_rt.pipeline import Pipeline
+from tiny.captions import caption
+from tiny.world import sample_scene
+
+
+def test_a_difference_has_an_interval() -> None:
+    same = [{"all": i % 2 == 0} for i in range(100)]
+    fewer = [{"all": i % 2 == 0 and i >= 20} for i in range(100)]
+    assert points(same, same, "all").mean == 0
+    lost = points(fewer, same, "all")
+    assert lost.mean == pytest.approx(-0.1)
+    assert -0.2 < lost.low < -0.1 < lost.high < -0.02
+
+
+def test_psnr_and_ssim_of_known_errors() -> None:
+    video = torch.rand(1, 3, 5, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert psnr([video], [video]) == 100
+    assert psnr([video + 0.1], [video]) == pytest.approx(20, abs=0.01)
+    assert ssim(video, video) == pytest.approx(1)
+    assert ssim(video, 1 - video) < 0
+    assert 0.5 < ssim(video, (video + 0.05 * torch.randn(video.shape)).clamp(0, 1)) < 0.999
+
+
+def test_errors_of_latents_are_in_their_deviations() -> None:
+    dense = Made(
+        [3 * torch.randn(1, 16, 5, 8, 8)],
+        [torch.rand(1, 3, 17, 64, 64)],
+        [{"colour": True, "shape": True, "direction": True, "all": True}],
+    )
+    off = Made([dense.latents[0] + 0.5 * dense.latents[0].std()], dense.videos, dense.scores)
+    row = against(off, dense)
+    assert row["latent_error_mean"] == pytest.approx(0.5, abs=0.01)
+    assert row["latent_error_max"] == pytest.approx(0.5, abs=0.01)
+    assert row["psnr_db"] == 100
+    assert row["points"]["all"]["mean"] == 0
+
+
+def test_settings_are_what_they_are_called() -> None:
+    checkpoint = embedded_tiny()
+    loaded = {name: load(checkpoint) for name, load in SETTINGS.items()}
+    kinds = {name: type(dit.get_submodule("single_blocks.0.linear1")) for name, dit in loaded.items()}
+    assert kinds == {
+        "fp32": torch.nn.Linear,
+        "8-bit weights": Fp8Linear,
+        "8-bit products": ScaledFp8Linear,
+        "8-bit attention": torch.nn.Linear,
+        "8-bit products and attention": ScaledFp8Linear,
+    }
+    attention = {name: dit.single_blocks[0].ops.joint_attention for name, dit in loaded.items()}  # type: ignore[union-attr]
+    assert [name for name, each in attention.items() if each is joint_attention_fp8] == [
+        "8-bit attention",
+        "8-bit products and attention",
+    ]
+    assert loaded["fp32"].img_in.proj.weight.dtype == torch.float32
+    one = in_8_bits("img_mlp.fc1", checkpoint)
+    assert isinstance(one.get_submodule("double_blocks.0.img_mlp.fc1"), ScaledFp8Linear)
+    assert not isinstance(one.get_submodule("double_blocks.0.img_mlp.fc2"), Fp8Linear)
+    assert in_8_bits(ATTENTION, checkpoint).double_blocks[0].ops.joint_attention is joint_attention_fp8  # type: ignore[union-attr]
+
+
+def test_8_bits_change_a_video_and_keep_it_alike() -> None:
+    checkpoint, rng = embedded_tiny(), Random("test")
+    scenes = [sample_scene(rng, "heldout") for _ in range(1)]
+    asked = [caption(scene, rng) for scene in scenes]
+    pipeline = Pipeline.load(checkpoint, torch.device("cpu"))
+    dense = make(pipeline, checkpoint.load_dit("cpu", torch.bfloat16), asked, scenes)
+    row = against(make(pipeline, SETTINGS["8-bit products"](checkpoint), asked, scenes), dense)
+    assert 20 < row["psnr_db"] < 60
+    assert 0.5 < row["ssim"] < 1

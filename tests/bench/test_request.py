@@ -1,0 +1,132 @@
+"""A request on a timeline, the ladder, and the pictures of both."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hyvideo_rt.bench import plots
+from hyvideo_rt.bench.conditions import command_of
+from hyvideo_rt.bench.limits import Limits
+from hyvideo_rt.bench.request import measure, stage_seconds, step_seconds, tiny
+from hyvideo_rt.bench.steps import Rung, climb
+from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.errors import InvalidRequest
+from hyvideo_rt.sampling import SamplingParams
+
+CPU = torch.device("cpu")
+LIMITS = Limits(copy_gb_s=10, matrix_tf_s={"float32": 1.0, "bfloat16": 2.0})
+
+
+@pytest.fixture(scope="module")
+def result() -> dict[str, Any]:
+    return measure(tiny(), SamplingParams(Bucket(64, 64, 17), seed=0, num_inference_steps=3))
+
+
+def test_every_part_of_the_request_is_on_the_timeline(result: dict[str, Any]) -> None:
+    moments = result["timeline"]
+    order = [(moment["stage"], moment["done"]) for moment in moments]
+    steps = [("denoise", i) for i in range(4)]
+    assert order == [
+        *(("encode", 0), ("encode", 1)),
+        *steps,
+        *(("decode", 0), ("decode", 1)),
+        *(("write", 0), ("write", 1)),
+    ]
+    times = [moment["at_s"] for moment in moments]
+    assert times == sorted(times)
+    seconds = result["seconds"]
+    stages = ("encode", "denoise", "decode", "write")
+    assert 0.8 * seconds["video"] < sum(seconds[stage] for stage in stages) <= seconds["video"]
+    assert result["step"]["runs"] == 2
+    assert set(result["shares"]) == {"encode", "denoise", "decode"}
+    assert all(0 < share < 1.2 for share in result["shares"].values())
+    assert 100e6 < result["host_bytes"]["now"] <= result["host_bytes"]["peak"]
+
+
+def test_stages_and_steps_from_moments() -> None:
+    ends = {"encode": [0, 1], "denoise": [1, 3, 6], "decode": [7, 9]}
+    moments = [
+        {"stage": stage, "done": i, "of": 9, "at_s": at}
+        for stage, each in ends.items()
+        for i, at in enumerate(each)
+    ]
+    assert stage_seconds(moments) == {"encode": 1, "denoise": 5, "decode": 2, "video": 9}
+    assert step_seconds(moments) == [2, 3]
+
+
+def test_a_ladder_compares_and_explains() -> None:
+    def missing() -> Any:
+        raise ModuleNotFoundError("No module named 'xfuser'")
+
+    x = torch.ones(2**16)
+    rungs = [
+        Rung("first", lambda: lambda: x.sin().sin().sin().sin().sin().sin(), torch.float32),
+        Rung("absent", missing, torch.float32),
+        Rung(
+            "second", lambda: lambda: 1.01 * x.sin().sin().sin().sin().sin().sin(), torch.bfloat16, lossy=True
+        ),
+    ]
+    kept: list[list[dict[str, Any]]] = []
+    climb(rungs, 10**6, LIMITS, CPU, 5, kept.append)
+    assert len(kept) == 5
+    first, absent, second = kept[-1]
+    assert absent == {
+        "rung": "absent",
+        "lossy": False,
+        "dtype": "float32",
+        "reason": "ModuleNotFoundError: No module named 'xfuser'",
+    }
+    assert first["difference"] == 0
+    assert second["difference"] == pytest.approx(0.01, rel=1e-3)
+    assert second["ratio"]["of"] == "first"
+    assert second["runs"] == 5
+    assert first["tf_s"] == pytest.approx(1e-6 / first["median_s"], rel=1e-3)
+    assert first["share"] == pytest.approx(first["tf_s"], abs=1e-4)
+    assert second["share"] == pytest.approx(second["tf_s"] / 2, abs=1e-4)
+
+
+def test_pictures_are_drawn(result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"stage": "denoise", "size": size, "tokens": tokens, "rung": rung, "lossy": rung == "bf16"}
+        | {"dtype": "float32", "median_s": 0.01, "share": 0.2}
+        for size, tokens in (("64x64x17", 80), ("64x96x17", 120))
+        for rung in ("diffusers", "hyvideo_rt", "bf16")
+    ]
+    c = result["conditions"]
+    steps = {"conditions": c, "text_tokens": 20, "limits": vars(LIMITS), "rows": rows}
+    (tmp_path / "steps.json").write_text(json.dumps(steps))
+    (tmp_path / "request.json").write_text(json.dumps(result))
+    monkeypatch.setattr(sys, "argv", ["plots", str(tmp_path), str(tmp_path / "cpu")])
+    assert plots.main() == 0
+    for name in ("latency", "waterfall", "timeline"):
+        assert (tmp_path / f"cpu-{name}.png").stat().st_size > 5000
+    monkeypatch.setattr(sys, "argv", ["plots", str(tmp_path / "empty"), "x"])
+    with pytest.raises(InvalidRequest, match="nothing to draw"):
+        plots.main()
+
+
+def test_a_result_names_the_command_that_made_it() -> None:
+    assert command_of(["/a/python", "-m", "hyvideo_rt.bench.steps", "--runs", "3", "--out", "/tmp/x"]) == (
+        "python -m hyvideo_rt.bench.steps --runs 3"
+    )
+    assert (
+        command_of(["/a/python", "/a/bin/hyvideo-rt", "bench", "--out", "f", "steps"])
+        == "hyvideo-rt bench steps"
+    )
+
+
+def test_the_command_line_finds_every_benchmark() -> None:
+    command = [sys.executable, "-m", "hyvideo_rt.cli.main", "bench"]
+    done = subprocess.run([*command, "request", "--steps", "2"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["steps"] == 2
+    assert found["conditions"]["command"].endswith("bench request --steps 2")
+    wrong = subprocess.run([*command, "speed"], capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "gpu-suite" in wrong.stderr
