@@ -23,7 +23,7 @@ from hyvideo_rt.export.build import Builder
 from hyvideo_rt.kernels.ops import Ops, in_8_bits
 from hyvideo_rt.kernels.rope import rope_table
 from hyvideo_rt.models.dit import Blocks, HunyuanVideoDiT, block_weights
-from hyvideo_rt.models.linear import ScaledFp8Linear, linear_names, replace_linears
+from hyvideo_rt.models.linear import Fp8Linear, ScaledFp8Linear, linear_names, replace_linears
 from hyvideo_rt.models.vae import CausalVAE, lay_out
 from hyvideo_rt.pipeline import Precision
 from hyvideo_rt.weights.loading import quantise_e4m3
@@ -104,21 +104,25 @@ def dit_with(networks: Networks, ops: Ops) -> HunyuanVideoDiT:
     return dit.eval()
 
 
-def dit_in_8_bits(networks: Networks, ops: Ops) -> HunyuanVideoDiT:
-    """Linear layers of the blocks in E4M3, products in 8 bits: what `Checkpoint.load_dit` makes."""
-    weights = networks.dit.state_dict()
+def weights_in_8_bits(networks: Networks) -> dict[str, Tensor]:
+    """All of the DiT's, those of the blocks' linear layers in E4M3 with their scales."""
+    weights, dit = networks.dit.state_dict(), networks.dit
+    for kind, blocks in (("double_blocks", dit.double_blocks), ("single_blocks", dit.single_blocks)):
+        for i, block in enumerate(blocks):
+            for key in (f"{kind}.{i}.{name}" for name in linear_names(block)):
+                weights[f"{key}.weight"], weights[f"{key}.scale"] = quantise_e4m3(weights[f"{key}.weight"])
+    return weights
+
+
+def dit_in_8_bits(networks: Networks, weights: dict[str, Tensor], ops: Ops) -> HunyuanVideoDiT:
+    """These weights, not copied, multiplied in 8 bits: what `Checkpoint.load_dit` makes."""
     with torch.device("meta"):
         dit = HunyuanVideoDiT(networks.config.dit, ops, block_ops=in_8_bits(ops))
-        linear = functools.partial(ScaledFp8Linear, quantise=ops.quantise_rows)
-        for kind, blocks in (("double_blocks", dit.double_blocks), ("single_blocks", dit.single_blocks)):
-            for i, block in enumerate(blocks):
-                inside = [n for n in linear_names(block) if f"{n}.weight" in block_weights(block)]
-                replace_linears(block, linear, inside)
-                for name in inside:
-                    key = f"{kind}.{i}.{name}"
-                    weights[f"{key}.weight"], weights[f"{key}.scale"] = quantise_e4m3(
-                        weights[f"{key}.weight"]
-                    )
+        scaled = functools.partial(ScaledFp8Linear, quantise=ops.quantise_rows)
+        for block in (*dit.double_blocks, *dit.single_blocks):
+            names, inside = linear_names(block), block_weights(block)
+            replace_linears(block, scaled, [name for name in names if f"{name}.weight" in inside])
+            replace_linears(block, Fp8Linear, [name for name in names if f"{name}.weight" not in inside])
     dit.load_state_dict(weights, assign=True)
     return dit.eval()
 

@@ -33,6 +33,7 @@ from hyvideo_rt.bench.networks import (
     step,
     step_inputs,
     vae_with,
+    weights_in_8_bits,
 )
 from hyvideo_rt.bench.peers import diffusers_decode, diffusers_step, xdit_step
 from hyvideo_rt.bench.timing import Ratio, Timing, race
@@ -202,8 +203,10 @@ def denoise_ladder(networks: Networks, bucket: Bucket, attention: str, folder: P
             Rung("engines in bf16", lambda: from_engines("inductor", half=True), torch.bfloat16, lossy=True),
         ]
 
+    narrow = functools.cache(lambda: weights_in_8_bits(networks))  # 13 GB: once
+
     def in_8_bits(attention: str) -> Run:
-        return step(dit_in_8_bits(networks, triton(attention)), inputs())
+        return step(dit_in_8_bits(networks, narrow(), triton(attention)), inputs())
 
     return [
         *rungs,
