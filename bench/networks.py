@@ -20,12 +20,13 @@ from hyvideo_rt.engines.backends import Run
 from hyvideo_rt.engines.spec import EngineSpec
 from hyvideo_rt.engines.store import EngineStore
 from hyvideo_rt.export.build import Builder
-from hyvideo_rt.kernels.ops import Ops, in_8_bits
+from hyvideo_rt.kernels.ops import Ops
 from hyvideo_rt.kernels.rope import rope_table
-from hyvideo_rt.models.dit import Blocks, HunyuanVideoDiT, block_weights
-from hyvideo_rt.models.linear import Fp8Linear, ScaledFp8Linear, linear_names, replace_linears
+from hyvideo_rt.models.dit import Blocks, HunyuanVideoDiT
+from hyvideo_rt.models.linear import linear_names
 from hyvideo_rt.models.vae import CausalVAE, lay_out
 from hyvideo_rt.pipeline import Precision
+from hyvideo_rt.weights.checkpoint import empty_dit
 from hyvideo_rt.weights.loading import quantise_e4m3
 
 CPU = torch.device("cpu")
@@ -98,8 +99,7 @@ def random_module(build: Callable[[], Network], dtype: torch.dtype, device: torc
 
 def dit_with(networks: Networks, ops: Ops) -> HunyuanVideoDiT:
     """The same weights, not copied, under other operators."""
-    with torch.device("meta"):
-        dit = HunyuanVideoDiT(networks.config.dit, ops)
+    dit = empty_dit(networks.config.dit, ops, fp8=False)
     dit.load_state_dict(networks.dit.state_dict(), assign=True)
     return dit.eval()
 
@@ -115,14 +115,8 @@ def weights_in_8_bits(networks: Networks) -> dict[str, Tensor]:
 
 
 def dit_in_8_bits(networks: Networks, weights: dict[str, Tensor], ops: Ops) -> HunyuanVideoDiT:
-    """These weights, not copied, multiplied in 8 bits: what `Checkpoint.load_dit` makes."""
-    with torch.device("meta"):
-        dit = HunyuanVideoDiT(networks.config.dit, ops, block_ops=in_8_bits(ops))
-        scaled = functools.partial(ScaledFp8Linear, quantise=ops.quantise_rows)
-        for block in (*dit.double_blocks, *dit.single_blocks):
-            names, inside = linear_names(block), block_weights(block)
-            replace_linears(block, scaled, [name for name in names if f"{name}.weight" in inside])
-            replace_linears(block, Fp8Linear, [name for name in names if f"{name}.weight" not in inside])
+    """These weights, not copied, multiplied in 8 bits."""
+    dit = empty_dit(networks.config.dit, ops, fp8=True, fp8_products=True)
     dit.load_state_dict(weights, assign=True)
     return dit.eval()
 

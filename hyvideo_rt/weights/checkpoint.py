@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from hyvideo_rt.config import ModelConfig
+from hyvideo_rt.config import DiTConfig, ModelConfig
 from hyvideo_rt.kernels.ops import REFERENCE, Ops, in_8_bits
 from hyvideo_rt.models.clip import ClipTextEncoder
 from hyvideo_rt.models.dit import HunyuanVideoDiT, block_weights
@@ -135,14 +135,7 @@ class Checkpoint:
         wide names layers of the blocks that stay in `dtype` all the same, such as `img_mlp.fc2`. With
         `fp8_products` the others multiply in 8 bits, too.
         """
-        fused = fp8_products and not wide  # a wide layer reads no Rows: then every other one makes its own
-        with torch.device("meta"):
-            dit = HunyuanVideoDiT(self.config.dit, ops, block_ops=in_8_bits(ops) if fused else ops)
-            for block in (*dit.double_blocks, *dit.single_blocks) if fp8 else ():
-                names = [name for name in linear_names(block) if name not in wide]
-                inside = [name for name in names if fp8_products and f"{name}.weight" in block_weights(block)]
-                replace_linears(block, partial(ScaledFp8Linear, quantise=ops.quantise_rows), inside)
-                replace_linears(block, Fp8Linear, [name for name in names if name not in inside])
+        dit = empty_dit(self.config.dit, ops, fp8=fp8, wide=wide, fp8_products=fp8_products)
         return self._fill(dit, "dit", device, dtype)
 
     def load_vae(self, device: torch.device | str, dtype: torch.dtype, ops: Ops = REFERENCE) -> CausalVAE:
@@ -188,6 +181,21 @@ class Checkpoint:
         keys, ignore = self.keys(component, module)
         load_into(module, self.files.sources[component], keys, device=device, dtype=dtype, ignore=ignore)
         return module
+
+
+def empty_dit(
+    config: DiTConfig, ops: Ops, *, fp8: bool, wide: Collection[str] = (), fp8_products: bool = False
+) -> HunyuanVideoDiT:
+    """The network of `load_dit` on the meta device."""
+    fused = fp8_products and not wide  # a wide layer reads no Rows: then every other one makes its own
+    with torch.device("meta"):
+        dit = HunyuanVideoDiT(config, ops, block_ops=in_8_bits(ops) if fused else ops)
+        for block in (*dit.double_blocks, *dit.single_blocks) if fp8 else ():
+            names = [name for name in linear_names(block) if name not in wide]
+            inside = [name for name in names if fp8_products and f"{name}.weight" in block_weights(block)]
+            replace_linears(block, partial(ScaledFp8Linear, quantise=ops.quantise_rows), inside)
+            replace_linears(block, Fp8Linear, [name for name in names if name not in inside])
+    return dit
 
 
 def _llm_prefix(names: Iterable[str]) -> str:
