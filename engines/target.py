@@ -16,8 +16,9 @@ def target_of(device: torch.device) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """As the driver calls a GPU; empty for a CPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    """As the driver calls a GPU; empty for a CPU, and for a GPU that is elsewhere."""
+    here = device.type == "cuda" and torch.cuda.is_available()
+    return torch.cuda.get_device_name(device) if here else ""
 
 
 def _instruction_sets() -> str:

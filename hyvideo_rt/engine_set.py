@@ -83,11 +83,9 @@ class EngineSet:
     ) -> None:
         self.config, self.target, self._load = config, target, load
         self._onnx = target.backend != "inductor"
-        self._vae = VAEDecoding(vae)
+        self._dit, self._vae = dit, VAEDecoding(vae)
         for module in (dit.double_blocks, dit.single_blocks, self._vae) if self._onnx else ():
             lay_transposed(module)
-        self._double = [self._weights(block) for block in dit.double_blocks]
-        self._single = [self._weights(block) for block in dit.single_blocks]
         self._engines: dict[EngineSpec, Run] = {}
 
     @property
@@ -102,12 +100,16 @@ class EngineSet:
                 self._engine(spec)
 
     def blocks(self, bucket: Bucket) -> Blocks:
-        """All blocks for a size, as the DiT's driver calls them."""
+        """All blocks for a size, as the DiT's driver calls them, with the weights where they lie now."""
         double = self._engine(block_spec("double_block", self.config, bucket, self.target))
         single = self._engine(block_spec("single_block", self.config, bucket, self.target))
         return Blocks(
-            double=[self._run_double(double, weights) for weights in self._double],
-            single=[self._run_single(single, weights) for weights in self._single],
+            double=[
+                self._run_double(double, weights) for weights in map(self._weights, self._dit.double_blocks)
+            ],
+            single=[
+                self._run_single(single, weights) for weights in map(self._weights, self._dit.single_blocks)
+            ],
         )
 
     def decode(self, z: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class Plan:
     @property
     def host_bytes(self) -> int:
         """What rests on the host under offload."""
-        return sum(size for name, size in self.weights.items() if name != "dit") if self.offload else 0
+        return sum(self.weights.values()) if self.offload else 0
 
 
 def make_plan(
@@ -69,11 +69,11 @@ def make_plan(
         "denoise": _denoise_bytes(config.dit, bucket, precision),
         "decode": _decode_bytes(config.vae, bucket, precision),
     }
-    visitors = {"encode": ("llm", "clip"), "denoise": (), "decode": ("vae",)}
+    visitors = {"encode": ("llm", "clip"), "denoise": ("dit",), "decode": ("vae",)}
     overhead = 0 if device.type == "cpu" else OVERHEAD
     stages = {}
     for stage, used in work.items():
-        present = ("dit", *visitors[stage]) if offload else weights
+        present = visitors[stage] if offload else weights
         stages[stage] = sum(weights[name] for name in present) + used + overhead
     return Plan(bucket, offload, precision.fp8, weights, stages)
 

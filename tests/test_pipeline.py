@@ -185,3 +185,27 @@ def test_nan_of_the_vae_and_a_black_video_are_errors(golden: Callable[[str], Gol
 def _fill(module: nn.Module, bias: float) -> None:
     assert isinstance(module.bias, nn.Parameter)
     module.bias.data.fill_(bias)
+
+
+def test_offloaded_networks_are_back_where_they_rest(
+    golden: Callable[[str], Golden], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ends the stage. The device here is a copy; on a GPU see test_pipeline_gpu.py."""
+    pipeline = build(golden, "pipeline_embedded_a")
+    pipeline.offload = True
+
+    def places(module: nn.Module) -> list[int]:
+        return [tensor.data_ptr() for tensor in module.state_dict().values()]
+
+    def visit_and_fail() -> None:
+        with pipeline.visiting(pipeline.vae, pipeline.dit):
+            assert not {*places(pipeline.vae), *places(pipeline.dit)} & {*at_rest[0], *at_rest[1]}
+            assert places(pipeline.text_encoder.llm) == at_rest[2]
+            raise RuntimeError("in the middle")
+
+    networks = (pipeline.vae, pipeline.dit, pipeline.text_encoder.llm, pipeline.text_encoder.clip)
+    at_rest = [places(network) for network in networks]
+    monkeypatch.setattr(Tensor, "to", lambda tensor, *args, **kwargs: tensor.clone())
+    with pytest.raises(RuntimeError, match="in the middle"):
+        visit_and_fail()
+    assert [places(network) for network in networks] == at_rest

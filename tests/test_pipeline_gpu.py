@@ -28,9 +28,8 @@ def _no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def on_gpu(pipeline: Pipeline, *, offload: bool) -> Pipeline:
     gpu = torch.device("cuda")
-    pipeline.dit.to(gpu)
     if not offload:
-        for module in (pipeline.vae, pipeline.text_encoder.llm, pipeline.text_encoder.clip):
+        for module in (pipeline.dit, pipeline.vae, pipeline.text_encoder.llm, pipeline.text_encoder.clip):
             module.to(gpu)
     pipeline.device, pipeline.offload = gpu, offload
     return pipeline
@@ -46,12 +45,12 @@ def test_golden_video(golden: Callable[[str], Golden], name: str, offload: bool)
     params = params_of(file, file.metadata["seeds"][0])
     sigmas = make_sigmas(params)
     text, negative = pipeline.encode("prompt", params)
-    predict = pipeline.predictor(text, negative, params, sigmas)
-    latents = denoise(predict, initial_noise(params.bucket, params.seed).cuda(), sigmas)
+    with pipeline.visiting(pipeline.dit):
+        predict = pipeline.predictor(text, negative, params, sigmas)
+        latents = denoise(predict, initial_noise(params.bucket, params.seed).cuda(), sigmas)
     video = torch.cat(list(pipeline.decode(latents)), dim=2)
     assert_golden(video.cpu(), file.tensors["video"][:1], GOLDEN_ATOL)
-    assert next(pipeline.dit.parameters()).device.type == "cuda"
-    visitors = [pipeline.vae, pipeline.text_encoder.llm, pipeline.text_encoder.clip]
+    visitors = [pipeline.dit, pipeline.vae, pipeline.text_encoder.llm, pipeline.text_encoder.clip]
     assert {next(m.parameters()).device.type for m in visitors} == {"cpu" if offload else "cuda"}
 
 

@@ -43,8 +43,10 @@ def test_a_larger_video_needs_more_and_offload_less() -> None:
     assert peaks[0]["denoise"] < peaks[1]["denoise"]
     resident = make_plan(PUBLISHED, SIZE_720P, ON_GPU, GPU)
     offloaded = make_plan(PUBLISHED, SIZE_720P, ON_GPU, GPU, offload=True)
-    visitors = sum(resident.weights[name] for name in ("vae", "llm", "clip"))
-    assert resident.stages["denoise"] - offloaded.stages["denoise"] == visitors == offloaded.host_bytes
+    for stage, visitors in {"encode": ("llm", "clip"), "denoise": ("dit",), "decode": ("vae",)}.items():
+        absent = sum(size for name, size in resident.weights.items() if name not in visitors)
+        assert resident.stages[stage] - offloaded.stages[stage] == absent
+    assert offloaded.host_bytes == sum(resident.weights.values())
     assert resident.host_bytes == 0
 
 

@@ -73,16 +73,20 @@ def _presets(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace) -> int:
     import torch
 
+    from hyvideo_rt.engines.recipes import recipe_of
     from hyvideo_rt.pipeline import pick_device
     from hyvideo_rt.plan import GIB, fitting_plan, free_bytes, gib
 
     bucket = Bucket.parse(args.preset)
-    device = torch.device("cuda") if args.memory else pick_device(args.device)
-    budget = int(args.memory * GIB) if args.memory else free_bytes(device)
+    recipe = recipe_of(args.sku) if args.sku else None
+    elsewhere_gib = recipe.memory_gib if recipe else args.memory
+    args.use_fp8 |= recipe is not None and recipe.dit == "fp8"
+    device = torch.device("cuda") if elsewhere_gib else pick_device(args.device)
+    budget = int(elsewhere_gib * GIB) if elsewhere_gib else free_bytes(device)
     plan = fitting_plan(
         MODELS[args.model or model_of(bucket)],
         bucket,
-        choose_precision(args, device),
+        choose_precision(args, device, recipe),
         device,
         offload=args.use_cpu_offload,
         budget_bytes=budget,
@@ -90,7 +94,7 @@ def _plan(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(dataclasses.asdict(plan) | {"peak_bytes": plan.peak_bytes, "budget_bytes": budget}))
         return 0
-    print(f"{bucket} on {device}: {'text encoders and VAE on the host' if plan.offload else 'all resident'}")
+    print(f"{bucket} on {device}: {'weights rest on the host' if plan.offload else 'all resident'}")
     for name, size in plan.weights.items():
         print(f"  weights of {name:8} {gib(size):>10}")
     for stage, size in plan.stages.items():

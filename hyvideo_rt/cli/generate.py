@@ -175,7 +175,7 @@ def _report(video: Video, path: Path, as_json: bool) -> None:
 
 
 def _say_plan(plan: Plan, model: str, device: str) -> None:
-    where = "text encoders and VAE visit from the host" if plan.offload else "all resident"
+    where = "networks visit from the host" if plan.offload else "all resident"
     print(f"{model}: {plan.bucket} on {device}, {where}, peak {gib(plan.peak_bytes)}", file=sys.stderr)
 
 

@@ -171,12 +171,14 @@ def _add_precision(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--text-encoder-precision-2", choices=DTYPES, help="(fp16 on a GPU, fp32 on a CPU)")
     group.add_argument("--use-fp8", action="store_true", help="8-bit weights in the DiT: half the memory")
     group.add_argument(
-        "--use-cpu-offload", action="store_true", help="text encoders and VAE rest on the host"
+        "--use-cpu-offload", action="store_true", help="networks rest on the host, visit for their stage"
     )
 
 
 def _add_presets(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Peak memory on a GPU: all resident; text encoders and VAE offloaded; 8-bit weights."
+    parser.description = (
+        "Peak memory on a GPU: all resident; networks visiting from the host; 8-bit weights, too."
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON, memory in bytes")
 
 
@@ -184,7 +186,11 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.description = "Exit status 1 and a smaller preset if the video does not fit."
     parser.add_argument("--preset", required=True, metavar="NAME", help="a size by name, or as 720x1280x129")
     parser.add_argument("--model", choices=MODELS, help="(of the preset)")
-    parser.add_argument("--memory", type=float, metavar="GIB", help="of a GPU that is elsewhere")
+    elsewhere = parser.add_mutually_exclusive_group()
+    elsewhere.add_argument("--memory", type=float, metavar="GIB", help="of a GPU that is elsewhere")
+    elsewhere.add_argument(
+        "--sku", metavar="NAME", help="its memory and precision by its recipe: rtx4090, ..."
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
     _add_precision(parser.add_argument_group("device"))
 

@@ -12,6 +12,7 @@ from hyvideo_rt.errors import WeightsError
 if TYPE_CHECKING:
     import torch
 
+    from hyvideo_rt.engines.recipes import Recipe
     from hyvideo_rt.pipeline import Precision
     from hyvideo_rt.weights.checkpoint import Checkpoint
 
@@ -51,8 +52,10 @@ def embedded_tiny() -> "Checkpoint":
     return Checkpoint.open(Path(str(files("hyvideo_rt") / "tiny_model")))
 
 
-def choose_precision(args: argparse.Namespace, device: "torch.device") -> "Precision":
-    """The device's defaults, with what was asked for instead."""
+def choose_precision(
+    args: argparse.Namespace, device: "torch.device", recipe: "Recipe | None" = None
+) -> "Precision":
+    """The device's defaults, with what was asked for instead; recipe is that of a GPU that is elsewhere."""
     import dataclasses
 
     import torch
@@ -69,11 +72,12 @@ def choose_precision(args: argparse.Namespace, device: "torch.device") -> "Preci
         "clip": args.text_encoder_precision_2,
     }
     changes = {name: dtypes[dtype] for name, dtype in asked.items() if dtype}
-    recipe = recipe_for(device_name(device)) if args.use_fp8 else None
+    if args.use_fp8 and recipe is None:
+        recipe = recipe_for(device_name(device))
     return dataclasses.replace(
         Precision.default(device),
         **changes,
         fp8=args.use_fp8,
-        wide=recipe.wide if recipe else (),
+        wide=recipe.wide if recipe and args.use_fp8 else (),
         fp8_products=False,
     )

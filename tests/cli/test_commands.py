@@ -57,6 +57,21 @@ def test_plan_for_a_gpu_that_is_elsewhere(tmp_path: Path) -> None:
     done = run("plan", "--preset", "720p-landscape", "--memory", "24", cwd=tmp_path)
     assert done.returncode == 1
     assert "DoesNotFit" in done.stderr
+    done = run("plan", "--preset", "540p-landscape", "--memory", "24", "--use-fp8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "weights rest on the host" in done.stdout
+
+
+def test_plan_for_a_sku_is_with_its_memory_and_precision(tmp_path: Path) -> None:
+    done = run("plan", "--preset", "540p-landscape", "--sku", "rtx4090", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert (plan["fp8"], plan["budget_bytes"]) == (True, 24 * 2**30)
+    done = run("plan", "--preset", "720p-landscape", "--sku", "rtx4090", cwd=tmp_path)
+    assert done.returncode == 1
+    done = run("plan", "--preset", "720p-landscape", "--sku", "rtx4091", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "expected one of a100" in done.stderr
 
 
 def test_convert_there_and_back_makes_the_same_video(tmp_path: Path) -> None:

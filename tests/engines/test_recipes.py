@@ -1,8 +1,14 @@
-import pytest
+from dataclasses import replace
 
-from hyvideo_rt.buckets import OFFICIAL_PRESETS
-from hyvideo_rt.engines.recipes import recipe_for, recipe_of, recipes
+import pytest
+import torch
+
+from hyvideo_rt.buckets import OFFICIAL_PRESETS, Bucket
+from hyvideo_rt.config import MODELS
+from hyvideo_rt.engines.recipes import Recipe, recipe_for, recipe_of, recipes
 from hyvideo_rt.errors import InvalidRequest
+from hyvideo_rt.pipeline import Precision
+from hyvideo_rt.plan import GIB, make_plan
 
 
 def test_every_recipe_is_whole() -> None:
@@ -12,8 +18,24 @@ def test_every_recipe_is_whole() -> None:
     }
     for recipe in recipes().values():
         if recipe.sku != "cpu":
-            assert recipe.presets == tuple(OFFICIAL_PRESETS)
+            assert set(recipe.presets) <= set(OFFICIAL_PRESETS)
         assert (recipe.backend == "tensorrt_rtx") <= (recipe.target in ("sm80", "sm86", "sm89", "sm120"))
+
+
+GPUS = [recipe for recipe in recipes().values() if recipe.sku != "cpu"]
+
+
+@pytest.mark.parametrize("recipe", GPUS, ids=lambda recipe: recipe.sku)
+def test_what_a_recipe_lists_fits_its_memory_and_nothing_else_does(recipe: Recipe) -> None:
+    """At its precision, with offload if need be: engines that nobody could use would be built otherwise."""
+    model, gpu = MODELS["HYVideo-T/2-cfgdistill"], torch.device("cuda")
+    precision = replace(Precision.default(gpu), fp8=recipe.dit == "fp8", wide=recipe.wide)
+
+    def fits(bucket: Bucket) -> bool:
+        plan = make_plan(model, bucket, precision, gpu, offload=True)
+        return plan.peak_bytes <= recipe.memory_gib * GIB
+
+    assert {name for name, bucket in OFFICIAL_PRESETS.items() if fits(bucket)} == set(recipe.presets)
 
 
 @pytest.mark.parametrize(
