@@ -27,8 +27,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": _WEIGHTS | {"kernels", "sampling", "text", "video", "engine_set"},
     "plan": {"pipeline", "models", "config", "buckets", "errors"},
     "doctor": {"buckets", "errors", "video", "engines", "attention"},
+    "server": {"buckets", "config", "errors", "pipeline", "plan", "sampling", "video"},
     "cli": _WEIGHTS
-    | {"attention", "pipeline", "plan", "doctor", "sampling", "video", "engine_set", "engines", "export"},
+    | {
+        "server",
+        "attention",
+        "pipeline",
+        "plan",
+        "doctor",
+        "sampling",
+        "video",
+        "engine_set",
+        "engines",
+        "export",
+    },
     "bench": {"*"},
 }
 LIBRARIES_OF_TESTS = {"diffusers", "transformers"}
