@@ -17,6 +17,7 @@ from hyvideo_rt.config import MODELS
 def run(args: argparse.Namespace) -> int:
     table: dict[str, Callable[[argparse.Namespace], int]] = {
         "generate": _generate,
+        "serve": _serve,
         "presets": _presets,
         "plan": _plan,
         "convert": _convert,
@@ -35,6 +36,12 @@ def _generate(args: argparse.Namespace) -> int:
     from hyvideo_rt.cli.generate import generate
 
     return generate(args)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from hyvideo_rt.cli.serve import serve
+
+    return serve(args)
 
 
 def _presets(args: argparse.Namespace) -> int:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import torch
 
 from hyvideo_rt.buckets import Bucket
-from hyvideo_rt.cli.engine_choice import choose_engines
-from hyvideo_rt.cli.model_choice import choose_precision
+from hyvideo_rt.cli.engine_choice import choose_engines, is_built, open_store
+from hyvideo_rt.cli.model_choice import choose_checkpoint, choose_precision, warm_sizes
 from hyvideo_rt.cli.ops_choice import choose_ops, choose_products, chosen_attention
-from hyvideo_rt.pipeline import Pipeline, Precision
-from hyvideo_rt.plan import Plan, fitting_plan, gib
+from hyvideo_rt.config import presets_of
+from hyvideo_rt.pipeline import Pipeline, Precision, pick_device
+from hyvideo_rt.plan import Plan, fitting_plan, free_bytes, gib
+from hyvideo_rt.server.capabilities import Capabilities, precision_to_json
 from hyvideo_rt.weights.checkpoint import Checkpoint
 
 
@@ -50,6 +52,36 @@ def load_pipeline(
         text_len=args.text_len,
         skip_layers=args.hidden_state_skip_layer,
         apply_final_norm=args.apply_final_norm,
+    )
+
+
+def load_for_server(args: argparse.Namespace) -> tuple[Pipeline, Capabilities]:
+    checkpoint, device = choose_checkpoint(args), pick_device(args.device)
+    warm = warm_sizes(args.warm, checkpoint.config)
+    budget_bytes = free_bytes(device)
+    pipeline = load_pipeline(args, checkpoint, device, warm, budget_bytes)
+    capabilities = Capabilities(
+        device=str(device),
+        backend=pipeline.engines.target.backend if pipeline.engines else "eager",
+        built=_built(args, pipeline),
+        eager=args.backend in ("auto", "eager"),
+        offload=pipeline.offload,
+        budget_bytes=budget_bytes,
+        precision=precision_to_json(precision_for(args, device)),
+        identity=pipeline.identity,
+    )
+    return pipeline, capabilities
+
+
+def _built(args: argparse.Namespace, pipeline: Pipeline) -> tuple[str, ...]:
+    """The named and the warm sizes that have all their engines."""
+    engines = pipeline.engines
+    if engines is None:
+        return ()
+    store = open_store(args)
+    sizes = dict.fromkeys([*warm_sizes(args.warm, engines.config), *presets_of(engines.config).values()])
+    return tuple(
+        str(size) for size in sizes if is_built(store, pipeline.device, engines.config, engines.target, size)
     )
 
 
