@@ -7,7 +7,7 @@ from hyvideo_rt.server.settings import Limits
 from hyvideo_rt.server.store import QueueLoad
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: an exception is given its traceback
 class QueueFull(Exception):
     """`retry_after_s` is when there should be room, if nobody else asks."""
 

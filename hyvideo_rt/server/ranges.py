@@ -51,18 +51,18 @@ def parse_range(header: str | None, size: int) -> Slice | None:
 
 def file_response(request: Request, path: Path, media_type: str, etag: str) -> Response:
     """Raises FileNotFoundError. A file deleted after this is still sent whole."""
-    file = path.open(
-        "rb", buffering=0
-    )  # closes itself with the last reference, whatever becomes of the answer
+    file = path.open("rb", buffering=0)
     size = os.fstat(file.fileno()).st_size
     quoted = f'"{etag}"'
     headers = {"ETag": quoted, "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
     try:
         if quoted in request.headers.get("if-none-match", "").split(", "):
+            file.close()
             return Response(status_code=304, headers=headers)
         fresh = request.headers.get("if-range") in (None, quoted)
         part = parse_range(request.headers.get("range"), size) if fresh else None
     except Unsatisfiable:
+        file.close()
         headers = {"Content-Range": f"bytes */{size}"}
         return error_response(416, f"the file has {size} bytes", "range_not_satisfiable", "range", headers)
     sent = part or Slice(0, size)

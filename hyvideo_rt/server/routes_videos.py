@@ -67,6 +67,8 @@ def video_routes(service: Service) -> APIRouter:
             if new:
                 await run_in_threadpool(desk.cancel, job.id)
             return Response(status_code=499)
+        if ended.state is not State.COMPLETED:
+            raise _not_made(ended)
         answer = await run_in_threadpool(content_of, request, ended, "video")
         answer.headers["X-Video-Id"] = job.id
         return answer
@@ -133,6 +135,13 @@ def video_routes(service: Service) -> APIRouter:
         return StreamingResponse(follow(service, job.id), media_type="text/event-stream", headers=headers)
 
     return router
+
+
+def _not_made(job: Job) -> ApiError:
+    """Of a video that somebody has waited for."""
+    if job.fault is None:
+        return ApiError(409, f"{job.id} was cancelled before it was finished", "cancelled")
+    return ApiError(500, job.fault.message, job.fault.code)
 
 
 async def _body(request: Request) -> dict[str, Any]:

@@ -37,16 +37,22 @@ class CreateVideo(Strict):
     """`POST /v1/videos`. What is left out is the model's own: its size, frames and steps."""
 
     prompt: str = Field(min_length=1, description=f"at most {MAX_PROMPT_BYTES} bytes of UTF-8")
-    model: str | None = Field(None, max_length=200)
-    size: str | None = Field(None, pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$", description="WIDTHxHEIGHT, pixels")
-    seconds: str | int | None = Field(None, description="length at 24 frames a second; or give num_frames")
-    preset: str | None = Field(None, max_length=64, description="a size by name, or HEIGHTxWIDTHxFRAMES")
-    num_frames: int | None = Field(None, ge=1, le=MAX_FRAMES, description="4n + 1")
-    steps: int | None = Field(None, ge=1, le=MAX_STEPS)
-    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="drawn by the server if left out")
-    guidance_scale: float = Field(6.0, ge=0, le=100)
-    true_cfg_scale: float = Field(1.0, ge=0, le=100)
-    flow_shift: float = Field(7.0, gt=0, le=100)
+    model: str | None = Field(default=None, max_length=200)
+    size: str | None = Field(
+        default=None, pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$", description="WIDTHxHEIGHT, pixels"
+    )
+    seconds: str | int | None = Field(
+        default=None, description="length at 24 frames a second; or give num_frames"
+    )
+    preset: str | None = Field(
+        default=None, max_length=64, description="a size by name, or HEIGHTxWIDTHxFRAMES"
+    )
+    num_frames: int | None = Field(default=None, ge=1, le=MAX_FRAMES, description="4n + 1")
+    steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="drawn by the server if left out")
+    guidance_scale: float = Field(default=6.0, ge=0, le=100)
+    true_cfg_scale: float = Field(default=1.0, ge=0, le=100)
+    flow_shift: float = Field(default=7.0, gt=0, le=100)
     negative_prompt: str = ""
 
     @field_validator("prompt", "negative_prompt")

@@ -85,8 +85,9 @@ class WorkerProcess:
 
     def _read(self, pipe: IO[bytes]) -> None:
         try:
-            for line in pipe:
-                self._messages.put(protocol.decode(line))
+            with pipe:
+                for line in pipe:
+                    self._messages.put(protocol.decode(line))
         except protocol.Garbled as error:
             log.error("worker %d sent no message: %s", self.pid, error)
             self.kill()
@@ -94,5 +95,6 @@ class WorkerProcess:
             self._messages.put(None)
 
     def _relay(self, pipe: IO[bytes]) -> None:
-        for line in pipe:
-            log.info("%s", line.decode(errors="replace").rstrip(), extra={"worker": self.pid})
+        with pipe:
+            for line in pipe:
+                log.info("%s", line.decode(errors="replace").rstrip(), extra={"worker": self.pid})
