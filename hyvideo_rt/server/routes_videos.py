@@ -122,7 +122,8 @@ def video_routes(service: Service) -> APIRouter:
         except FileNotFoundError:
             raise not_found("video", job.id) from None
 
-    @router.api_route("/{video_id}/content", methods=["GET", "HEAD"], response_class=Response)
+    @router.head("/{video_id}/content", include_in_schema=False)
+    @router.get("/{video_id}/content", response_class=Response)
     def content(request: Request, video_id: str, variant: Variant = "video") -> Response:
         """The MP4, or pictures of it. One range at a time."""
         return content_of(request, find(video_id), variant)
