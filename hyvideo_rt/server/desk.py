@@ -126,6 +126,8 @@ class Desk:
         job = self.store.claim(pick, now, now + self.limits.lease_s)
         if job:
             self._stops[job.id] = stop
+            if not self._is_held(job):  # cancelled between its claim and the line above
+                stop(job.id)
             self.metrics.waited.observe(now - job.created_at)
             self.board.clear(job.id)  # it has left the queue: everyone behind it moves up
             log.info("started", extra={"job": job.id, "attempt": job.attempts})
@@ -186,6 +188,10 @@ class Desk:
             if self.store.get(job_id) is None:
                 log.warning("a file without a job", extra={"job": job_id})
                 self.outputs.delete(job_id)
+
+    def _is_held(self, job: Job) -> bool:
+        found = self.store.get(job.id)
+        return found is not None and found.owner == job.owner
 
     def _stop(self, job_id: str) -> None:
         if stop := self._stops.get(job_id):

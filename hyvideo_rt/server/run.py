@@ -36,7 +36,7 @@ def serve(settings: Settings) -> int:
         try:
             _DrainingServer(config, service).run()
         finally:
-            service.leave()
+            service.close()
     return 0
 
 

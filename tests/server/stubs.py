@@ -55,7 +55,7 @@ def stub_service(folder: Path, *words: str, **limits: float) -> Iterator[Service
     try:
         yield service
     finally:
-        service.leave()
+        service.close()
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 15) -> None:

@@ -7,12 +7,13 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stubs import ended, request_for, stub_service, stub_settings, traces, wait_for, wait_warm
 
 from hyvideo_rt.buckets import Bucket
-from hyvideo_rt.server.jobs import State
+from hyvideo_rt.server.jobs import Job, State
 from hyvideo_rt.server.outputs import Outputs
 from hyvideo_rt.server.service import Service
 
@@ -181,4 +182,24 @@ def test_the_warm_up_takes_the_way_of_every_request(tmp_path: Path) -> None:
         assert service.store.page(None, 10, newest_first=True) == []
         assert [path.name for path in service.outputs.root.rglob("*") if path.is_file()] == []
     finally:
-        service.leave()
+        service.close()
+
+
+def test_a_cancel_between_claim_and_start_reaches_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row changes in the moment in which nobody can be told yet."""
+    with stub_service(tmp_path, watchdog_floor_s=5) as service:
+        wait_warm(service)
+        store, claim = service.store, service.store.claim
+
+        def claim_and_lose(*args: Any) -> Job | None:
+            job = claim(*args)
+            if job:
+                assert store.cancel(job.id, time.time())
+            return job
+
+        monkeypatch.setattr(store, "claim", claim_and_lose)
+        job_id = submit(service, "steps 1000 0.02")
+        wait_for(lambda: ended(service, job_id).state is State.CANCELLED)
+        wait_for(lambda: service.supervisors[0].job is None, timeout_s=3)
