@@ -22,7 +22,9 @@ def submit(service: Service, prompt: str) -> str:
     return service.submit(request_for(prompt), None)[0].id
 
 
-@pytest.mark.parametrize("trouble", ["crash", "garble", "hang", "freeze", "fail internal_error"])
+@pytest.mark.parametrize(
+    "trouble", ["crash", "fork crash", "garble", "hang", "freeze", "fail internal_error"]
+)
 def test_a_second_attempt_in_a_new_process_completes(tmp_path: Path, trouble: str) -> None:
     with stub_service(tmp_path) as service:
         wait_warm(service)
