@@ -99,8 +99,8 @@ class Desk:
         """Queued or running: it will not be finished. False if it is final already, or not there."""
         if not self.store.cancel(job_id, self.clock()):
             return False
-        self._count(job_id, State.CANCELLED)
         self._stop(job_id)
+        self._count(job_id, State.CANCELLED)
         self.board.clear(job_id)
         return True
 
@@ -138,15 +138,20 @@ class Desk:
         return self.store.renew(job, self.clock() + self.limits.lease_s)
 
     def publish(self, job: Job, partial: Path, done: Done) -> None:
-        """The file in its place, then the row completed. Cancelled meanwhile: neither."""
-        final = self.outputs.video(job.id)
-        output = self.outputs.publish(partial, final, done.seconds)
+        """The file in its place, then the row completed. Not its claimer's any more: neither.
+
+        The lease is renewed first: until it runs out nobody else can put a file of this job there, and what
+        has to go if it was cancelled meanwhile is ours.
+        """
+        if self.renew(job):
+            final = self.outputs.video(job.id)
+            output = self.outputs.publish(partial, final, done.seconds)
+            if self.store.complete(job, output, self.clock()):
+                self._observe(job, done)
+                self._count(job.id, State.COMPLETED)
+            else:
+                final.unlink(missing_ok=True)
         self.costs.learn(job.request.params, done.seconds)
-        if not self.store.complete(job, output, self.clock()):
-            final.unlink(missing_ok=True)
-        else:
-            self._observe(job, done)
-            self._count(job.id, State.COMPLETED)
         self.leave(job)
 
     def fail(self, job: Job, fault: Fault) -> None:

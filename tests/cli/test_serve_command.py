@@ -32,6 +32,20 @@ def test_flags_reach_the_limits() -> None:
     assert (found.limits.queue_jobs, found.limits.retention_s, found.limits.drain_s) == (7, 7200, 9)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--max-queue-jobs", "0"),
+        ("--max-job-seconds", "nan"),
+        ("--retention-hours", "-1"),
+        ("--port", "65536"),
+    ],
+)
+def test_limits_that_make_no_sense(flags: tuple[str, str]) -> None:
+    with pytest.raises(InvalidRequest, match="expected"):
+        settings(*flags)
+
+
 def test_sizes_to_warm() -> None:
     found = settings("--warm", "tiny-square, 64x80x5,tiny-square")
     assert found.warm == (PRESETS["tiny-square"], Bucket(64, 80, 5))

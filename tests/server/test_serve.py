@@ -250,7 +250,7 @@ def test_prompts_are_not_in_the_log(server: Server) -> None:
 
 def test_a_killed_server_goes_on_where_it_was_and_a_stopped_one_drains(tmp_path: Path) -> None:
     first = Server(tmp_path / "data").wait_ready()
-    running, waiting = first.create(steps=300, seed=5), first.create(steps=3)
+    running, waiting = first.create(steps=100, seed=5), first.create(steps=3)
     first.wait_step(running)
     worker = first.worker_pid()
     first.kill()
@@ -271,7 +271,7 @@ def test_a_killed_server_goes_on_where_it_was_and_a_stopped_one_drains(tmp_path:
         refused = _start_and_fail("--data-dir", str(tmp_path / "data"))
         assert "another server runs" in refused
 
-        last, next_one = second.create(steps=100), second.create(steps=100)
+        last, next_one = second.create(steps=60), second.create(steps=60)
         second.wait_step(last)
         second.process.send_signal(signal.SIGTERM)
         wait_for(lambda: second.http.get("/ready").status_code == 503, 10)

@@ -15,6 +15,7 @@ from stubs import ended, request_for, stub_service, stub_settings, traces, wait_
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.server.jobs import Job, State
 from hyvideo_rt.server.outputs import Outputs
+from hyvideo_rt.server.protocol import Done
 from hyvideo_rt.server.service import Service
 
 
@@ -205,3 +206,28 @@ def test_a_cancel_between_claim_and_start_reaches_the_worker(
         job_id = submit(service, "steps 1000 0.02")
         wait_for(lambda: ended(service, job_id).state is State.CANCELLED)
         wait_for(lambda: service.supervisors[0].job is None, timeout_s=3)
+
+
+def test_an_attempt_that_lost_its_lease_leaves_the_file_of_the_one_that_has_it(tmp_path: Path) -> None:
+    """Two attempts of one job, the older one finishing last: what was published stays."""
+    with stub_service(tmp_path) as service:
+        desk, outputs = service.desk, service.outputs
+        wait_warm(service)
+        service.supervisors[0].drain()
+        service.supervisors[0].join()
+        job_id = submit_row(service)
+        older = desk.claim(set(), print)
+        assert older
+        service.store.requeue(older, refund=False)
+        newer = desk.claim(set(), print)
+        assert newer
+        for attempt, content in ((newer, b"newer"), (older, b"older")):
+            partial = outputs.new_partial(job_id)
+            partial.write_bytes(content)
+            desk.publish(attempt, partial, Done(job_id, {"denoise": 1.0}, 0))
+        assert outputs.video(job_id).read_bytes() == b"newer"
+        assert ended(service, job_id).state is State.COMPLETED
+
+
+def submit_row(service: Service) -> str:
+    return service.store.create(request_for(), 1.0, time.time(), lambda load: None, None)[0].id
