@@ -18,7 +18,7 @@ import numpy as np
 import openai
 import pytest
 from PIL import Image
-from stubs import AUTH, KEY, wait_for
+from stubs import AUTH, KEY, free_port, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 60
@@ -29,9 +29,7 @@ class Server:
     """The process, on a port of its own, with its log read line by line."""
 
     def __init__(self, data_dir: Path, *flags: str, key: str | None = KEY) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         command = [
             sys.executable,
             "serve.py",
