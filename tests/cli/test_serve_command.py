@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,11 @@ def test_an_open_address_without_a_key_ends_at_once(
     assert main(flags) == 2
     assert "without an API key" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
+
+
+def test_without_its_libraries_it_says_what_to_install() -> None:
+    code = "import sys; sys.modules['uvicorn'] = None; from hyvideo_rt.cli.main import main; sys.exit(main(['serve']))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "got no module 'uvicorn'" in ended.stderr
+    assert "pip install 'hyvideo-rt[serve]'" in ended.stderr

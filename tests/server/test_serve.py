@@ -89,6 +89,8 @@ class Server:
         return int([line["worker"] for line in self.log if line["message"] == "worker is warm"][-1])
 
     def kill(self) -> None:
+        self.http.close()
+        self.openai.close()
         self.process.kill()
         self.process.wait()
 
