@@ -67,6 +67,10 @@ class EngineStore:
         _expect_same(engine.manifest, "library", engine.manifest.libraries, libraries)
         return engine
 
+    def has(self, spec: EngineSpec) -> bool:
+        """Whether something of this name is there; only `load` knows whether it is good."""
+        return (self.root / spec.name).exists()
+
     def save(self, manifest: Manifest, artefact: Path) -> Engine:
         """Move the artefact and its manifest into the store, in place of an older engine of the same spec."""
         name = manifest.spec.name

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.buckets import OFFICIAL_PRESETS, TINY_PRESETS, Bucket
 
 
 @dataclass(frozen=True)
@@ -146,3 +146,8 @@ def sampling_defaults(config: ModelConfig) -> tuple[Bucket, int]:
     if config == MODELS["tiny"]:
         return Bucket(64, 64, 17), 20
     return Bucket(720, 1280, 129), 50
+
+
+def presets_of(config: ModelConfig) -> dict[str, Bucket]:
+    """The named sizes that a model was trained for."""
+    return TINY_PRESETS if config == MODELS["tiny"] else OFFICIAL_PRESETS

@@ -75,13 +75,20 @@ def tile_spec(config: ModelConfig, tile: tuple[int, int, int], target: Target) -
 class EngineSet:
     """Loads an engine when it is first needed and keeps it. `load` raises what the store raises.
 
-    Backends that compile ONNX read linear weights [in, out]: the networks' own are laid out so, once.
+    covers says at which sizes these engines are to be used; without it, at all. Backends that compile ONNX
+    read linear weights [in, out]: the networks' own are laid out so, once.
     """
 
     def __init__(
-        self, config: ModelConfig, target: Target, dit: HunyuanVideoDiT, vae: CausalVAE, load: LoadEngine
+        self,
+        config: ModelConfig,
+        target: Target,
+        dit: HunyuanVideoDiT,
+        vae: CausalVAE,
+        load: LoadEngine,
+        covers: Callable[[Bucket], bool] = lambda bucket: True,
     ) -> None:
-        self.config, self.target, self._load = config, target, load
+        self.config, self.target, self._load, self.covers = config, target, load, covers
         self._onnx = target.backend != "inductor"
         self._dit, self._vae = dit, VAEDecoding(vae)
         for module in (dit.double_blocks, dit.single_blocks, self._vae) if self._onnx else ():

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyvideo_rt import __version__
+from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.engine_set import EngineSet
 from hyvideo_rt.errors import InvalidRequest
 from hyvideo_rt.kernels.attention_backends import BACKENDS
@@ -214,7 +215,8 @@ class Pipeline:
         rope = _to(
             rope_table(params.bucket.grid, self.dit.config.rope_dims, self.dit.config.rope_theta), self.device
         )
-        blocks = self.engines.blocks(params.bucket) if self.engines else self.dit.blocks()
+        engines = self.engines_for(params.bucket)
+        blocks = engines.blocks(params.bucket) if engines else self.dit.blocks()
         positive = self._condition(text, params, sigmas)
         if negative is None:
             return lambda latents, i: self.dit(latents, positive.row(i), rope, blocks)
@@ -232,10 +234,15 @@ class Pipeline:
         config = self.vae.config
         z = latents / config.scaling_factor + config.shift_factor
         dtype = self.vae.post_quant_conv.weight.dtype
-        decode_tile = self.engines.decode if self.engines else self.vae.decode
+        engines = self.engines_for(_bucket_of(latents)) if self.engines else None
+        decode_tile = engines.decode if engines else self.vae.decode
         with self.visiting(self.vae):
             for chunk in stream_tiled(decode_tile, z.to(dtype), Tiling.decode(config), on_tile):
                 yield (chunk.float() / 2 + 0.5).clamp(0, 1)
+
+    def engines_for(self, bucket: Bucket) -> EngineSet | None:
+        """What runs the blocks and the decoder at this size; None if they do it themselves."""
+        return self.engines if self.engines and self.engines.covers(bucket) else None
 
     def num_tiles(self, latents: Tensor) -> int:
         frames, height, width = latents.shape[2:]
@@ -250,9 +257,10 @@ class Pipeline:
             dtype = self.dit.img_in.proj.weight.dtype
             guidance = torch.full((steps,), params.guidance_scale, dtype=dtype, device=self.device) * 1000
         states, valid = text.states.to(self.device), None
-        if self.engines and self.engines.text_tokens:
+        engines = self.engines_for(params.bucket)
+        if engines and engines.text_tokens:
             tokens = states.shape[1]
-            states = F.pad(states, (0, 0, 0, self.engines.text_tokens - tokens))
+            states = F.pad(states, (0, 0, 0, engines.text_tokens - tokens))
             valid = torch.full((steps,), tokens, device=self.device)
         return self.dit.condition(
             (TIMESTEPS * sigmas[:-1]).to(self.device),
@@ -278,7 +286,8 @@ class Pipeline:
             metadata["negative_prompt"] = params.negative_prompt or DEFAULT_NEGATIVE_PROMPT
         if text.truncated:
             metadata["dropped_tokens"] = text.num_llm_tokens - text.states.shape[1]
-        return metadata | self.identity
+        eager = {"backend": "eager"} if self.engines_for(params.bucket) is None else {}
+        return metadata | self.identity | eager
 
     @contextlib.contextmanager
     def visiting(self, *modules: nn.Module) -> Iterator[None]:
@@ -334,6 +343,11 @@ def pick_device(name: str) -> torch.device:
             f"  `hyvideo-rt doctor` shows what is missing"
         )
     return device
+
+
+def _bucket_of(latents: Tensor) -> Bucket:
+    frames, height, width = latents.shape[2:]
+    return Bucket(height * 8, width * 8, (frames - 1) * 4 + 1)
 
 
 def _to(tables: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -27,8 +27,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": _WEIGHTS | {"kernels", "sampling", "text", "video", "engine_set"},
     "plan": {"pipeline", "models", "config", "buckets", "errors"},
     "doctor": {"buckets", "errors", "video", "engines", "attention"},
+    "server": {"buckets", "config", "errors", "pipeline", "plan", "sampling", "video"},
     "cli": _WEIGHTS
-    | {"attention", "pipeline", "plan", "doctor", "sampling", "video", "engine_set", "engines", "export"},
+    | {
+        "server",
+        "attention",
+        "pipeline",
+        "plan",
+        "doctor",
+        "sampling",
+        "video",
+        "engine_set",
+        "engines",
+        "export",
+    },
     "bench": {"*"},
 }
 LIBRARIES_OF_TESTS = {"diffusers", "transformers"}
@@ -71,3 +83,12 @@ def test_linked_folders_have_no_init() -> None:
     for link in (path for path in PACKAGE.iterdir() if path.is_symlink()):
         assert link.resolve() == ROOT / link.name
         assert not (link / "__init__.py").exists()
+
+
+def test_nothing_in_the_server_can_read_a_pickle() -> None:
+    """What crosses a process border there is JSON."""
+    forbidden = {"pickle", "marshal", "shelve", "dill", "multiprocessing", "torch.multiprocessing"}
+    files = sorted((PACKAGE / "server").glob("*.py"))
+    assert len(files) > 20
+    for file in files:
+        assert not imports_of(file) & forbidden, file

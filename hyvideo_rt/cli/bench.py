@@ -16,6 +16,7 @@ BENCHMARKS = {
     "quality": "what 8 bits do to videos (in a checkout)",
     "weights": "loading: peak memory and GB/s",
     "footprint": "the memory plan against a GPU",
+    "server-load": "the server: overhead over the pipeline, a burst of creates",
     "limits": "what this device can do at most",
     "graphs": "eager PyTorch, ONNX Runtime and OpenVINO on one graph",
     "compare": "two results: faster, slower or the same",

@@ -13,11 +13,13 @@ from hyvideo_rt.buckets import PRESETS, TINY_PRESETS, Bucket
 from hyvideo_rt.cli.bench import bench
 from hyvideo_rt.cli.model_choice import choose_precision
 from hyvideo_rt.config import MODELS
+from hyvideo_rt.errors import HyVideoError
 
 
 def run(args: argparse.Namespace) -> int:
     table: dict[str, Callable[[argparse.Namespace], int]] = {
         "generate": _generate,
+        "serve": _serve,
         "presets": _presets,
         "plan": _plan,
         "convert": _convert,
@@ -37,6 +39,16 @@ def _generate(args: argparse.Namespace) -> int:
     from hyvideo_rt.cli.generate import generate
 
     return generate(args)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    try:
+        from hyvideo_rt.cli.serve import serve
+    except ModuleNotFoundError as error:
+        raise HyVideoError(
+            f"got no module {error.name!r}, which the server needs\n  pip install 'hyvideo-rt[serve]'"
+        ) from error
+    return serve(args)
 
 
 def _presets(args: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ import argparse
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from hyvideo_rt.engines.backends import BACKENDS, TENSORRT, Run
 from hyvideo_rt.engines.recipes import recipe_for
 from hyvideo_rt.engines.spec import MAX_TEXT, BackendName, EngineSpec
 from hyvideo_rt.engines.spec import Precision as EnginePrecision
-from hyvideo_rt.engines.store import EngineStore
+from hyvideo_rt.engines.store import Engine, EngineStore
 from hyvideo_rt.engines.target import device_name, target_of
 from hyvideo_rt.errors import EngineError, InvalidRequest
 from hyvideo_rt.models.dit import HunyuanVideoDiT
@@ -80,12 +80,16 @@ def best_backend(device: torch.device) -> BackendName:
 def choose_engines(
     args: argparse.Namespace,
     config: ModelConfig,
-    bucket: Bucket,
+    buckets: Sequence[Bucket],
     precision: Precision,
     device: torch.device,
     attention: str,
 ) -> MakeEngines | None:
-    """None is eager. Where nothing was asked for, engines if all are there; which it is, is said."""
+    """The engines of the first backend that has them, those of `buckets` already loaded. None is eager.
+
+    A backend that was named must have all of these sizes. `auto` takes one that has any of them; what it has
+    not runs eager then, at every size. Which it is, is said.
+    """
     impossible = args.text_len > MAX_TEXT or not store_root(args).exists()
     if args.backend == "eager" or (args.backend == "auto" and (impossible or args.fp8_products)):
         return None
@@ -104,24 +108,44 @@ def choose_engines(
         try:
             insisted = args.attention != "auto"
             target = target_for(backend, precision, device, attention, insisted=insisted)
-            load = functools.partial(load_engine, store, device)
-            loaded = {spec: load(spec) for spec in specs_of(config, bucket, target)}
+            load = functools.cache(functools.partial(load_engine, store, device))
+            built = functools.cache(functools.partial(is_built, store, device, config, target))
+            ready = [b for b in buckets if built(b)] or buckets[:1] if args.backend == "auto" else buckets
+            for bucket in ready:
+                for spec in specs_of(config, bucket, target):
+                    load(spec)
         except (EngineError, InvalidRequest) as error:
             if args.backend != "auto":
                 raise
             reasons.append(str(error).splitlines()[0])
             continue
-        print(f"engines of {backend} for {bucket}", file=sys.stderr)
-        return functools.partial(EngineSet, config, target, load=loaded.__getitem__)
+        print(f"engines of {backend} for {', '.join(map(str, ready))}", file=sys.stderr)
+        make = functools.partial(EngineSet, config, target, load=load)
+        return functools.partial(make, covers=built) if args.backend == "auto" else make
     print(f"eager: {reasons[0]}", file=sys.stderr)
     return None
 
 
 def load_engine(store: EngineStore, device: torch.device, spec: EngineSpec) -> Run:
     """Raises EngineError."""
+    engine = _find(store, device, spec)
+    return BACKENDS[spec.backend].load(engine.path, engine.manifest.inputs, engine.manifest.outputs)
+
+
+def is_built(
+    store: EngineStore, device: torch.device, config: ModelConfig, target: Target, bucket: Bucket
+) -> bool:
+    """Whether all that a size needs is in the store and would load."""
+    specs = specs_of(config, bucket, target)
+    try:
+        return all(store.has(spec) for spec in specs) and all(_find(store, device, spec) for spec in specs)
+    except EngineError:
+        return False
+
+
+def _find(store: EngineStore, device: torch.device, spec: EngineSpec) -> Engine:
     backend = BACKENDS[spec.backend]
-    engine = store.load(spec, backend.source(), backend.libraries(device))
-    return backend.load(engine.path, engine.manifest.inputs, engine.manifest.outputs)
+    return store.load(spec, backend.source(), backend.libraries(device))
 
 
 def _candidates(asked: str, device: torch.device) -> Iterator[BackendName]:

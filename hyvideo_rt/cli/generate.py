@@ -12,14 +12,13 @@ from typing import Any
 from tqdm import tqdm
 
 from hyvideo_rt.buckets import Bucket
-from hyvideo_rt.cli.engine_choice import choose_engines
-from hyvideo_rt.cli.model_choice import choose_checkpoint, choose_precision, uses_tiny
-from hyvideo_rt.cli.ops_choice import choose_ops, choose_products, chosen_attention
+from hyvideo_rt.cli.load import load_pipeline
+from hyvideo_rt.cli.model_choice import choose_checkpoint, uses_tiny
 from hyvideo_rt.cli.upstream_flags import check_fixed_flags, notices
 from hyvideo_rt.config import sampling_defaults
 from hyvideo_rt.errors import InvalidRequest, OutputError
 from hyvideo_rt.pipeline import Pipeline, pick_device
-from hyvideo_rt.plan import Plan, fitting_plan, free_bytes, gib
+from hyvideo_rt.plan import free_bytes
 from hyvideo_rt.sampling import SamplingParams, resolve_seeds
 from hyvideo_rt.video import (
     SHEET_COLUMNS,
@@ -46,30 +45,7 @@ def generate(args: argparse.Namespace) -> int:
     params = sampling_params(args, *sampling_defaults(checkpoint.config))
     seeds = resolve_seeds(args.seed, args.num_videos)
     device = pick_device(args.device)
-    precision = choose_products(args, choose_precision(args, device), device)
-    plan = fitting_plan(
-        checkpoint.config,
-        params.bucket,
-        precision,
-        device,
-        offload=args.use_cpu_offload,
-        budget_bytes=free_bytes(device),
-    )
-    _say_plan(plan, checkpoint.name, device.type)
-    attention = chosen_attention(args, checkpoint.config.dit, precision.dit, device)
-    ops = choose_ops(args.kernels, attention, device)
-    engines = choose_engines(args, checkpoint.config, params.bucket, precision, device, attention[0])
-    pipeline = Pipeline.load(
-        checkpoint,
-        device,
-        precision,
-        offload=plan.offload,
-        engines=engines,
-        ops=ops,
-        text_len=args.text_len,
-        skip_layers=args.hidden_state_skip_layer,
-        apply_final_norm=args.apply_final_norm,
-    )
+    pipeline = load_pipeline(args, checkpoint, device, [params.bucket], free_bytes(device))
     rows = []
     for prompt in prompts:
         for seed in seeds:
@@ -172,11 +148,6 @@ def _report(video: Video, path: Path, as_json: bool) -> None:
     else:
         seconds = ", ".join(f"{stage} {value:.2f} s" for stage, value in video.timings_s.items())
         print(f"{path}\n  {seconds}", flush=True)
-
-
-def _say_plan(plan: Plan, model: str, device: str) -> None:
-    where = "networks visit from the host" if plan.offload else "all resident"
-    print(f"{model}: {plan.bucket} on {device}, {where}, peak {gib(plan.peak_bytes)}", file=sys.stderr)
 
 
 def _require_writable(folder: Path) -> None:

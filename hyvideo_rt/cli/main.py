@@ -9,13 +9,20 @@ from typing import get_args
 
 from hyvideo_rt import __version__
 from hyvideo_rt.cli.bench import BENCHMARKS
+from hyvideo_rt.cli.flags import (
+    BACKENDS,
+    add_attention,
+    add_compute,
+    add_engine_dir,
+    add_model,
+    add_precision,
+)
+from hyvideo_rt.cli.serve_flags import add_serve
 from hyvideo_rt.cli.upstream_flags import add_fixed_and_ignored_flags
 from hyvideo_rt.config import MODELS
-from hyvideo_rt.engines.spec import BackendName, Component
+from hyvideo_rt.engines.spec import Component
 from hyvideo_rt.errors import HyVideoError, InvalidRequest
 
-DTYPES = ("fp32", "fp16", "bf16")
-BACKENDS = get_args(BackendName)
 COMPONENTS = get_args(Component)
 BAD_REQUEST, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses; argparse uses 2 as well
 
@@ -50,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hyvideo-rt {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_generate(commands.add_parser("generate", help="make videos from prompts"))
+    add_serve(commands.add_parser("serve", help="answer requests for videos over HTTP"))
     _add_presets(commands.add_parser("presets", help="the sizes, with tokens, FLOPs and memory"))
     _add_plan(commands.add_parser("plan", help="whether a video fits, before anything is loaded"))
     _add_convert(commands.add_parser("convert", help="write weights in the diffusers or the original layout"))
@@ -91,88 +99,14 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--cfg-scale", type=float, default=1.0, metavar="X", help="real CFG if above 1 (1.0)")
     what.add_argument("--neg-prompt", default="", metavar="TEXT", help="what to avoid under real CFG")
-    _add_model(parser)
-    engines = parser.add_argument_group("engines")
-    engines.add_argument(
-        "--backend",
-        choices=("auto", "eager", *BACKENDS),
-        default="auto",
-        help="who computes blocks and VAE; auto takes engines if all that the size needs are built (auto)",
-    )
-    engines.add_argument(
-        "--kernels",
-        choices=("auto", "reference", "triton"),
-        default="auto",
-        help="operators of what no engine computes: plain torch, or Triton's on a GPU (auto)",
-    )
-    _add_attention(engines)
-    engines.add_argument(
-        "--fp8-products",
-        action="store_true",
-        help="with --use-fp8, outside engines: linear layers multiply in 8 bits (GPUs of 8.9 and newer)",
-    )
-    _add_engine_dir(engines)
-    text = parser.add_argument_group("text encoders")
-    text.add_argument("--text-len", type=int, default=256, metavar="N", help="prompt tokens kept (256)")
-    text.add_argument(
-        "--hidden-state-skip-layer", type=int, default=2, metavar="N", help="last LLM layers unused (2)"
-    )
-    text.add_argument("--apply-final-norm", action="store_true", help="norm the LLM's state")
+    add_model(parser)
+    add_compute(parser)
     out = parser.add_argument_group("output")
     out.add_argument("--save-path", default="./results", metavar="FOLDER", help="where videos go (./results)")
     out.add_argument("--save-path-suffix", default="", metavar="TEXT", help="appended to the folder with _")
     out.add_argument("--contact-sheet", metavar="FILE", help="also write one image of frames of all videos")
     out.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
     add_fixed_and_ignored_flags(parser)
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    model = parser.add_argument_group("model and device")
-    model.add_argument(
-        "--model",
-        choices=MODELS,
-        help="refuse weights of another model; `tiny` takes the embedded one",
-    )
-    model.add_argument(
-        "--model-base",
-        default="ckpts",
-        metavar="FOLDER",
-        help="weights in either layout, or a hub id such as org/name (./ckpts; if absent, the tiny model)",
-    )
-    model.add_argument("--revision", metavar="HASH", help="the hub id's commit, 40 hex digits")
-    model.add_argument("--dit-weight", metavar="FILE", help="the DiT's weights, if elsewhere")
-    model.add_argument("--load-key", choices=("module", "ema"), default="module", help="entry of a .pt file")
-    _add_precision(model)
-
-
-def _add_engine_dir(group: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
-    group.add_argument(
-        "--engine-dir",
-        metavar="FOLDER",
-        help="where engines are kept ($HYVIDEO_ENGINE_DIR, or hyvideo-rt/engines in the user's cache)",
-    )
-
-
-def _add_attention(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "--attention",
-        default="auto",
-        metavar="NAME",
-        help="who computes it, eager and in engines of inductor: sdpa, cudnn, flash, efficient, math, fa3, "
-        "fa4; in 8 bits, never chosen by auto: fa3-fp8, sage (auto: the fastest that works)",
-    )
-
-
-def _add_precision(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (auto)")
-    group.add_argument("--precision", choices=DTYPES, help="of the DiT (bf16 on a GPU, fp32 on a CPU)")
-    group.add_argument("--vae-precision", choices=DTYPES, help="(fp16 on a GPU, fp32 on a CPU)")
-    group.add_argument("--text-encoder-precision", choices=DTYPES, help="(fp16 on a GPU, fp32 on a CPU)")
-    group.add_argument("--text-encoder-precision-2", choices=DTYPES, help="(fp16 on a GPU, fp32 on a CPU)")
-    group.add_argument("--use-fp8", action="store_true", help="8-bit weights in the DiT: half the memory")
-    group.add_argument(
-        "--use-cpu-offload", action="store_true", help="networks rest on the host, visit for their stage"
-    )
 
 
 def _add_presets(parser: argparse.ArgumentParser) -> None:
@@ -192,7 +126,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         "--sku", metavar="NAME", help="its memory and precision by its recipe: rtx4090, ..."
     )
     parser.add_argument("--json", action="store_true", help="print as JSON")
-    _add_precision(parser.add_argument_group("device"))
+    add_precision(parser.add_argument_group("device"))
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
@@ -219,10 +153,10 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         help="for this GPU, which need not be here, such as rtx4090; may be repeated (this machine)",
     )
     parser.add_argument("--backend", choices=BACKENDS, help="(the best by the GPU's recipe)")
-    _add_attention(parser)
+    add_attention(parser)
     parser.add_argument("--component", choices=COMPONENTS, action="append", help="only these (all)")
-    _add_engine_dir(parser)
-    _add_model(parser)
+    add_engine_dir(parser)
+    add_model(parser)
 
 
 def _add_engines(parser: argparse.ArgumentParser) -> None:
@@ -233,7 +167,7 @@ def _add_engines(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("name", nargs="?", help="of the engine, for inspect")
     parser.add_argument("--json", action="store_true", help="print as JSON")
-    _add_engine_dir(parser)
+    add_engine_dir(parser)
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyvideo_rt.config import MODELS
+from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.config import MODELS, ModelConfig, sampling_defaults
 from hyvideo_rt.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -50,6 +51,13 @@ def embedded_tiny() -> "Checkpoint":
     from hyvideo_rt.weights.checkpoint import Checkpoint
 
     return Checkpoint.open(Path(str(files("hyvideo_rt") / "tiny_model")))
+
+
+def warm_sizes(asked: str | None, config: ModelConfig) -> tuple[Bucket, ...]:
+    """The sizes that a server has ready, of a list with commas; the model's own by default."""
+    if asked is None:
+        return (sampling_defaults(config)[0],)
+    return tuple(dict.fromkeys(Bucket.parse(name.strip()) for name in asked.split(",")))
 
 
 def choose_precision(

@@ -1,0 +1,117 @@
+"""The SQLite file behind the store: opened durable, checked, upgraded, or set aside if it is damaged."""
+
+import contextlib
+import logging
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from hyvideo_rt.errors import HyVideoError
+
+VERSION = 1
+SCHEMA = """
+CREATE TABLE jobs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    request TEXT NOT NULL,
+    estimate_s REAL NOT NULL,
+    created_at REAL NOT NULL,
+    started_at REAL,
+    finished_at REAL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    owner TEXT,
+    lease_until REAL,
+    error_code TEXT,
+    error_message TEXT,
+    size_bytes INTEGER,
+    sha256 TEXT,
+    seconds TEXT
+) STRICT;
+CREATE INDEX jobs_by_state ON jobs (state, seq);
+CREATE TABLE idempotency_keys (
+    key TEXT PRIMARY KEY,
+    fingerprint TEXT NOT NULL,
+    job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE
+) STRICT;
+CREATE INDEX keys_by_job ON idempotency_keys (job_id);
+"""
+log = logging.getLogger(__name__)
+
+
+class Database:
+    """One connection, one transaction at a time. WAL with synchronous=FULL: a commit survives a power cut."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5)
+        self._connection.row_factory = sqlite3.Row
+        try:
+            self._prepare(path)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self, path: Path) -> None:
+        path.chmod(0o600)  # prompts are in it
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        verdict = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        found = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if found == 0:
+            self._connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        elif found != VERSION:
+            raise HyVideoError(
+                f"got a job database of version {found} in {path}; expected version {VERSION}\n"
+                f"  start the server with another --data-dir, or the version that wrote it"
+            )
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing; whoever comes second sees what the first has written."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            yield self._connection
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+
+def open_database(folder: Path) -> Database:
+    """`jobs.sqlite3` in the folder. A damaged one moves aside with its videos, and a new one is begun."""
+    path = folder / "jobs.sqlite3"
+    try:
+        return Database(path)
+    except sqlite3.OperationalError:
+        raise  # locked, read-only, no room: nothing that a new file would mend
+    except sqlite3.DatabaseError as error:
+        aside = _set_aside(folder)
+        log.error(
+            "the job database is damaged (%s): moved to %s with its videos, a new one begun", error, aside
+        )
+        return Database(path)
+
+
+def _set_aside(folder: Path) -> Path:
+    aside = folder / f"damaged-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}"
+    aside.mkdir(mode=0o700)
+    for name in ("jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm", "videos"):
+        if (folder / name).exists():
+            shutil.move(folder / name, aside / name)
+    return aside

@@ -1,0 +1,228 @@
+"""What can happen to a job. The only place that changes one: row, file, events and metrics agree."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.server import schedule
+from hyvideo_rt.server.admission import admit
+from hyvideo_rt.server.board import Board, Position
+from hyvideo_rt.server.costs import CostModel, remaining
+from hyvideo_rt.server.jobs import Fault, Job, State, VideoRequest
+from hyvideo_rt.server.metrics import Metrics, label_of
+from hyvideo_rt.server.outputs import Outputs
+from hyvideo_rt.server.protocol import Done
+from hyvideo_rt.server.settings import Limits
+from hyvideo_rt.server.store import IdempotencyKey, JobStore, QueueLoad
+
+log = logging.getLogger(__name__)
+# Another attempt may end otherwise. The rest would fail the same way: the same seed gives the same numbers.
+WORTH_ANOTHER = {"worker_lost", "timeout", "device_error", "internal_error", "out_of_memory", "engine_error"}
+
+
+@dataclass(frozen=True)
+class View:
+    """A job and where it is now. ahead: jobs queued before it; left_s: estimated until it is finished."""
+
+    job: Job
+    position: Position | None = None
+    ahead: int | None = None
+    left_s: float | None = None
+    percent: int = 0
+
+
+class Desk:
+    """Safe to call from several threads."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        outputs: Outputs,
+        costs: CostModel,
+        metrics: Metrics,
+        limits: Limits,
+        devices: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store, self.outputs, self.costs, self.metrics = store, outputs, costs, metrics
+        self.limits, self.devices, self.clock = limits, devices, clock
+        self.board = Board()
+        self.work = threading.Condition()
+        self._stops: dict[str, Callable[[str], None]] = {}  # of running jobs: how to stop each
+        self._stopped_at: dict[str, float] = {}
+        metrics.watch_queue(lambda: store.queue_load().count, lambda: store.queue_load().seconds)
+
+    # What clients ask for.
+
+    def submit(self, request: VideoRequest, key: IdempotencyKey | None = None) -> tuple[Job, bool]:
+        """The queued job and True, or the one that this key has made before and False.
+
+        Raises QueueFull or KeyReused.
+        """
+        estimate_s, running_s = self.costs.total(request.params), self.running_s()
+
+        def admitted(load: QueueLoad) -> None:
+            admit(load, estimate_s, self.limits, running_s, self.devices)
+
+        job, new = self.store.create(request, estimate_s, self.clock(), admitted, key)
+        if new:
+            log.info(
+                "queued", extra={"job": job.id, "size": str(job.bucket), "estimate_s": round(estimate_s, 3)}
+            )
+            with self.work:
+                self.work.notify_all()
+        return job, new
+
+    def view(self, job: Job) -> View:
+        if job.state is State.QUEUED:
+            load = self.store.ahead_of(job)
+            left_s = (load.seconds + self.running_s()) / self.devices + job.estimate_s
+            return View(job, ahead=load.count, left_s=left_s)
+        if job.state is State.RUNNING:
+            position = self.board.position(job.id)
+            left_s = self._left_s(job, position)
+            share = 1 - left_s / max(self.costs.total(job.request.params), 1e-9)
+            return View(job, position, left_s=left_s, percent=min(99, max(0, int(100 * share))))
+        return View(job, percent=100 if job.state is State.COMPLETED else 0)
+
+    def running_s(self) -> float:
+        """Estimated device-seconds left of everything that runs."""
+        return sum(
+            self._left_s(job, self.board.position(job.id)) for job in self.store.in_state(State.RUNNING)
+        )
+
+    def cancel(self, job_id: str) -> bool:
+        """Queued or running: it will not be finished. False if it is final already, or not there."""
+        if not self.store.cancel(job_id, self.clock()):
+            return False
+        self._stop(job_id)
+        self._count(job_id, State.CANCELLED)
+        self.board.clear(job_id)
+        return True
+
+    def delete(self, job_id: str) -> bool:
+        """Row and files are gone when this returns, its device is told to stop. False if it is not there."""
+        self.cancel(job_id)
+        if self.store.delete(job_id) is None:
+            return False
+        self.outputs.delete(job_id)
+        self.board.clear(job_id)
+        log.info("deleted", extra={"job": job_id})
+        return True
+
+    # What supervisors do.
+
+    def claim(self, loaded: Collection[Bucket], stop: Callable[[str], None]) -> Job | None:
+        """The next job, now running; `stop` ends its making when somebody cancels it."""
+        now = self.clock()
+
+        def pick(queued: Sequence[Job]) -> Job | None:
+            return schedule.choose(queued, loaded, now, self.limits.overtake_s)
+
+        job = self.store.claim(pick, now, now + self.limits.lease_s)
+        if job:
+            self._stops[job.id] = stop
+            if not self._is_held(job):  # cancelled between its claim and the line above
+                stop(job.id)
+            self.metrics.waited.observe(now - job.created_at)
+            self.board.clear(job.id)  # it has left the queue: everyone behind it moves up
+            log.info("started", extra={"job": job.id, "attempt": job.attempts})
+        return job
+
+    def renew(self, job: Job) -> bool:
+        """False: it was cancelled or deleted, and nobody waits for it."""
+        return self.store.renew(job, self.clock() + self.limits.lease_s)
+
+    def publish(self, job: Job, partial: Path, done: Done) -> None:
+        """The file in its place, then the row completed. Not its claimer's any more: neither.
+
+        The lease is renewed first: until it runs out nobody else can put a file of this job there, and what
+        has to go if it was cancelled meanwhile is ours.
+        """
+        if self.renew(job):
+            final = self.outputs.video(job.id)
+            output = self.outputs.publish(partial, final, done.seconds)
+            if self.store.complete(job, output, self.clock()):
+                self._observe(job, done)
+                self._count(job.id, State.COMPLETED)
+            else:
+                final.unlink(missing_ok=True)
+        self.costs.learn(job.request.params, done.seconds)
+        self.leave(job)
+
+    def fail(self, job: Job, fault: Fault) -> None:
+        """One attempt failed: queued once more if another may end otherwise and there is one left."""
+        if fault.code == "numerical_error":
+            self.metrics.numerical.inc()
+        if fault.code in WORTH_ANOTHER and job.attempts < self.limits.attempts:
+            self.requeue(job, refund=False)
+        elif self.store.fail(job, fault, self.clock()):
+            self._count(job.id, State.FAILED)
+        log.warning("attempt failed", extra={"job": job.id, "attempt": job.attempts, "code": fault.code})
+        self.leave(job)
+
+    def requeue(self, job: Job, *, refund: bool) -> None:
+        self.store.requeue(job, refund=refund)
+        self.leave(job)
+
+    def leave(self, job: Job) -> None:
+        """No device works on it any more."""
+        self._stops.pop(job.id, None)
+        if asked := self._stopped_at.pop(job.id, None):
+            self.metrics.cancelled.observe(time.monotonic() - asked)
+        self.board.clear(job.id)
+
+    # Housekeeping.
+
+    def recover(self, *, started: bool) -> None:
+        """Take back what died with a server, or with a supervisor whose lease ran out."""
+        for job in self.store.recover(self.limits.attempts, self.clock(), started=started):
+            log.warning("recovered", extra={"job": job.id, "attempt": job.attempts})
+            self._stop(job.id)
+            self.leave(job)
+
+    def sweep(self) -> None:
+        """Delete what has outlived its time, and files that no row speaks of."""
+        for job in self.store.finished_before(self.clock() - self.limits.retention_s):
+            self.delete(job.id)
+        for job_id in self.outputs.owners():
+            if self.store.get(job_id) is None:
+                log.warning("a file without a job", extra={"job": job_id})
+                self.outputs.delete(job_id)
+
+    def _is_held(self, job: Job) -> bool:
+        found = self.store.get(job.id)
+        return found is not None and found.owner == job.owner
+
+    def _stop(self, job_id: str) -> None:
+        if stop := self._stops.get(job_id):
+            self._stopped_at.setdefault(job_id, time.monotonic())
+            stop(job_id)
+
+    def _left_s(self, job: Job, position: Position | None) -> float:
+        stages = self.costs.stages(job.request.params)
+        return (
+            remaining(stages, position.stage, position.done, position.total)
+            if position
+            else sum(stages.values())
+        )
+
+    def _observe(self, job: Job, done: Done) -> None:
+        for stage, seconds in done.seconds.items():
+            self.metrics.stage.labels(stage).observe(seconds)
+        per_step = done.seconds.get("denoise", 0.0) / job.request.params.num_inference_steps
+        self.metrics.step.labels(label_of(job.bucket)).observe(per_step)
+
+    def _count(self, job_id: str, state: State) -> None:
+        job = self.store.get(job_id)
+        if job is None or job.finished_at is None:
+            return
+        self.metrics.requests.labels(state, label_of(job.bucket)).inc()
+        self.metrics.duration.labels(state).observe(job.finished_at - job.created_at)
+        log.info(
+            "ended", extra={"job": job_id, "state": state, "s": round(job.finished_at - job.created_at, 3)}
+        )

@@ -1,0 +1,66 @@
+"""The server process: HTTP until SIGTERM, then drain; a second signal ends it at once."""
+
+import logging
+import os
+import threading
+from types import FrameType
+
+import uvicorn
+
+from hyvideo_rt.server.app import make_app
+from hyvideo_rt.server.logs import log_as_json
+from hyvideo_rt.server.service import Service, alone_on
+from hyvideo_rt.server.settings import Settings
+
+CLOSING_S = 5  # for connections that are still open when all jobs have ended
+ENDED_NOW = 1  # exit status after a second signal
+log = logging.getLogger(__name__)
+
+
+def serve(settings: Settings) -> int:
+    """Returns the exit status once everything has ended. Raises HyVideoError before anything has begun."""
+    log_as_json()
+    with alone_on(settings):
+        service = Service(settings)
+        config = uvicorn.Config(
+            make_app(service),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,  # paths hold ids; ours names routes
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=CLOSING_S,
+            ws="none",
+        )
+        try:
+            _DrainingServer(config, service).run()
+        finally:
+            service.close()
+    return 0
+
+
+class _DrainingServer(uvicorn.Server):
+    """Answers go on while jobs finish: clients can poll, follow and download until the last one has."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service, self._signals = service, 0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            threading.Thread(target=self._drain, daemon=True).start()
+        elif self._signals == 2:
+            threading.Thread(target=self._end_now, daemon=True).start()
+
+    def _drain(self) -> None:
+        self._service.drain()
+        self.should_exit = True
+
+    def _end_now(self) -> None:
+        log.warning("a second signal: ending now")
+        try:
+            self._service.leave()
+        finally:
+            os._exit(ENDED_NOW)

@@ -1,0 +1,221 @@
+"""Keeps one worker process alive, warm and busy. What kills it costs one attempt of one job."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.sampling import SamplingParams
+from hyvideo_rt.server.board import Position
+from hyvideo_rt.server.capabilities import Capabilities
+from hyvideo_rt.server.desk import Desk
+from hyvideo_rt.server.jobs import Fault, Job, VideoRequest, new_job_id
+from hyvideo_rt.server.metrics import label_of
+from hyvideo_rt.server.outputs import FULL
+from hyvideo_rt.server.protocol import Done, Failed, Generate, Progress, Ready
+from hyvideo_rt.server.settings import Settings, WorkerSpec
+from hyvideo_rt.server.watchdog import Watchdog
+from hyvideo_rt.server.worker_process import WorkerHung, WorkerLost, WorkerProcess
+
+TICK_S = 0.25
+WARM_PROMPT, WARM_STEPS = "a red circle moves right", 2
+LOST = Fault("worker_lost", "the process that made this video ended; try again, or a smaller size")
+HUNG = Fault("timeout", "this video made no progress for too long and was stopped")
+log = logging.getLogger(__name__)
+
+
+class Supervisor(threading.Thread):
+    """One device's thread. `broken` after several fast deaths in a row, until a worker lives again."""
+
+    def __init__(self, spec: WorkerSpec, settings: Settings, desk: Desk) -> None:
+        super().__init__(name=f"supervisor-{spec.device}", daemon=True)
+        self.spec, self.settings, self.desk = spec, settings, desk
+        self.capabilities: Capabilities | None = None  # of the last worker that was ready
+        self.warm = False
+        self.deaths = 0  # fast ones in a row
+        self.job: Job | None = None
+        self._loaded: set[Bucket] = set()
+        self._worker: WorkerProcess | None = None
+        self._draining, self._leaving = threading.Event(), threading.Event()
+
+    @property
+    def broken(self) -> bool:
+        return not self.warm and self.deaths >= self.settings.limits.breaker_deaths
+
+    @property
+    def pid(self) -> int | None:
+        return self._worker.pid if self._worker else None
+
+    def drain(self) -> None:
+        """Finish what runs, begin nothing new."""
+        self._draining.set()
+        with self.desk.work:
+            self.desk.work.notify_all()
+
+    def leave(self) -> None:
+        """At once: what runs goes back to the queue, its attempt uncounted."""
+        self._draining.set()
+        self._leaving.set()
+        if self._worker:
+            self._worker.kill()
+
+    def run(self) -> None:
+        starts = 0
+        while not self._draining.is_set():
+            if starts:
+                self.desk.metrics.restarts.labels(self.spec.device).inc()
+            starts, born = starts + 1, time.monotonic()
+            try:
+                self._live()
+            except WorkerLost as death:
+                self._mourn(death, time.monotonic() - born)
+            except Exception:
+                log.exception("the supervisor of %s failed and starts over", self.spec.device)
+                self.deaths += 1
+            finally:
+                self._bury()
+            self._leaving.wait(self._backoff_s())
+
+    def _live(self) -> None:
+        """From the start of a process to its end. Raises WorkerLost unless it was told to leave."""
+        worker = self._worker = WorkerProcess(self.spec.command)
+        self.capabilities = self._await_ready(worker)
+        for bucket in self.settings.warm:
+            self._warm_up(worker, bucket)
+        self.warm = True
+        self.desk.metrics.up.labels(self.spec.device).set(1)
+        log.info("worker is warm", extra={"worker": worker.pid, "device": self.spec.device})
+        while not self._draining.is_set():
+            job = self.desk.claim(self._loaded, worker.cancel)
+            if job:
+                self._run_job(worker, job)
+            else:
+                self._await_work(worker)
+
+    def _await_ready(self, worker: WorkerProcess) -> Capabilities:
+        deadline = time.monotonic() + self.settings.limits.start_s
+        while time.monotonic() < deadline:
+            message = worker.receive(TICK_S)
+            if self._leaving.is_set():
+                raise WorkerLost("it is no longer wanted")
+            if isinstance(message, Ready):
+                return Capabilities.from_json(message.capabilities)
+        raise WorkerHung("it was not ready in time")
+
+    def _await_work(self, worker: WorkerProcess) -> None:
+        """Until something was queued, or a tick is over; an idle worker that has died is noticed."""
+        with self.desk.work:
+            self.desk.work.wait(TICK_S)
+        while worker.receive(0):
+            pass
+
+    def _warm_up(self, worker: WorkerProcess, bucket: Bucket) -> None:
+        """A short video on the way that every request takes; whatever is compiled or allocated, is now."""
+        params = SamplingParams(bucket, seed=0, num_inference_steps=WARM_STEPS)
+        job_id = new_job_id()
+        partial = self.desk.outputs.new_partial(job_id)
+        watchdog = self._watchdog(params, floor_s=self.settings.limits.start_s)
+        try:
+            answer = self._exchange(
+                worker, _order(job_id, VideoRequest(WARM_PROMPT, params), partial), watchdog
+            )
+        finally:
+            partial.unlink(missing_ok=True)
+            self.desk.board.clear(job_id)
+        if isinstance(answer, Failed):
+            raise WorkerLost(f"the warm-up of {bucket} failed: {answer.code}: {answer.message}")
+        self._loaded.add(bucket)
+        self.desk.costs.learn(params, answer.seconds)
+
+    def _run_job(self, worker: WorkerProcess, job: Job) -> None:
+        """One attempt, to whichever end."""
+        self.job = job
+        partial = self.desk.outputs.new_partial(job.id)
+        watchdog = self._watchdog(job.request.params, floor_s=self.settings.limits.watchdog_floor_s)
+        order = _order(job.id, job.request, partial)
+        try:
+            answer = self._exchange(worker, order, watchdog, lambda: self.desk.renew(job))
+            if isinstance(answer, Done):
+                self._finish(job, partial, answer)
+            else:
+                self.desk.fail(job, Fault(answer.code, answer.message))
+        except WorkerLost as death:
+            self._give_back(job, HUNG if isinstance(death, WorkerHung) else LOST)
+            raise
+        finally:
+            self.job = None
+            partial.unlink(missing_ok=True)
+
+    def _finish(self, job: Job, partial: Path, done: Done) -> None:
+        if job.bucket not in self._loaded:
+            self.desk.metrics.swaps.labels(label_of(job.bucket)).inc()
+            self._loaded.add(job.bucket)
+        self.desk.metrics.peak.labels(self.spec.device).set(done.peak_bytes)
+        self.deaths = 0
+        try:
+            self.desk.publish(job, partial, done)
+        except OSError as error:
+            log.exception("a video could not be published", extra={"job": job.id})
+            self.desk.outputs.delete(job.id)
+            code = "disk_full" if error.errno in FULL else "output_error"
+            self.desk.fail(job, Fault(code, "the finished video could not be stored"))
+
+    def _give_back(self, job: Job, fault: Fault) -> None:
+        if self._leaving.is_set():
+            self.desk.requeue(job, refund=True)
+        else:
+            self.desk.fail(job, fault)
+
+    def _exchange(
+        self,
+        worker: WorkerProcess,
+        order: Generate,
+        watchdog: Watchdog,
+        renew: Callable[[], bool] = lambda: True,
+    ) -> Done | Failed:
+        """One order and its answer. Raises WorkerHung by the watchdog's word."""
+        worker.send(order)
+        renewed = time.monotonic()
+        while True:
+            message, now = worker.receive(TICK_S), time.monotonic()
+            if isinstance(message, Done | Failed) and message.id == order.id:
+                return message
+            if isinstance(message, Progress):
+                watchdog.moved(message, now)
+                self.desk.board.move(order.id, Position(message.stage, message.done, message.total))
+            elif message is not None:
+                watchdog.heard(now)
+            if complaint := watchdog.complaint(now):
+                raise WorkerHung(complaint)
+            if now - renewed > self.settings.limits.lease_s / 3:
+                renewed = now
+                if not renew():
+                    worker.cancel(order.id)
+
+    def _watchdog(self, params: SamplingParams, floor_s: float) -> Watchdog:
+        stages = self.desk.costs.stages(params)
+        return Watchdog(stages, self.settings.limits, floor_s, time.monotonic())
+
+    def _mourn(self, death: WorkerLost, lived_s: float) -> None:
+        if self._leaving.is_set():
+            return
+        fast = lived_s < self.settings.limits.fast_death_s
+        self.deaths = self.deaths + 1 if fast else 1
+        log.error("worker of %s lost: %s", self.spec.device, death, extra={"worker": self.pid})
+
+    def _bury(self) -> None:
+        if self._worker:
+            self._worker.kill()
+        self._worker, self.warm = None, False
+        self._loaded.clear()
+        self.desk.metrics.up.labels(self.spec.device).set(0)
+
+    def _backoff_s(self) -> float:
+        """Nothing after the first death, then 1, 2, 4 ... seconds."""
+        return min(self.settings.limits.max_backoff_s, 2.0 ** (self.deaths - 2)) if self.deaths > 1 else 0.0
+
+
+def _order(job_id: str, request: VideoRequest, partial: Path) -> Generate:
+    return Generate(job_id, request.to_json(), str(partial))

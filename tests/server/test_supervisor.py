@@ -1,0 +1,233 @@
+"""What kills, hangs or confuses a worker costs one attempt of one job; the server goes on."""
+
+import errno
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stubs import ended, request_for, stub_service, stub_settings, traces, wait_for, wait_warm
+
+from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.server.jobs import Job, State
+from hyvideo_rt.server.outputs import Outputs
+from hyvideo_rt.server.protocol import Done
+from hyvideo_rt.server.service import Service
+
+
+def submit(service: Service, prompt: str) -> str:
+    return service.submit(request_for(prompt), None)[0].id
+
+
+@pytest.mark.parametrize(
+    "trouble", ["crash", "fork crash", "garble", "hang", "freeze", "fail internal_error"]
+)
+def test_a_second_attempt_in_a_new_process_completes(tmp_path: Path, trouble: str) -> None:
+    with stub_service(tmp_path) as service:
+        wait_warm(service)
+        job = ended(service, submit(service, f"{trouble} once"))
+        assert (job.state, job.attempts) == (State.COMPLETED, 2)
+        assert len(traces(tmp_path, "start")) == (1 if trouble.startswith("fail") else 2)
+        assert len(traces(tmp_path, f"made-{job.id}")) == 1
+        assert ended(service, submit(service, "a cat")).attempts == 1, "the next job has a good worker"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code"),
+    [("crash", "worker_lost"), ("hang", "timeout"), ("fail device_error", "device_error")],
+)
+def test_attempts_are_bounded(tmp_path: Path, trouble: str, code: str) -> None:
+    with stub_service(tmp_path) as service:
+        wait_warm(service)
+        job = ended(service, submit(service, trouble))
+        assert job.fault
+        assert (job.state, job.attempts, job.fault.code) == (State.FAILED, 2, code)
+        assert not service.outputs.video(job.id).exists()
+        assert ended(service, submit(service, "a cat")).state is State.COMPLETED
+
+
+@pytest.mark.parametrize("code", ["numerical_error", "disk_full", "invalid_request", "does_not_fit"])
+def test_what_would_fail_the_same_way_is_not_tried_again(tmp_path: Path, code: str) -> None:
+    with stub_service(tmp_path) as service:
+        wait_warm(service)
+        job = ended(service, submit(service, f"fail {code}"))
+        assert job.fault
+        assert (job.attempts, job.fault.code) == (1, code)
+
+
+def test_out_of_memory_is_tried_once_more(tmp_path: Path) -> None:
+    with stub_service(tmp_path) as service:
+        wait_warm(service)
+        job = ended(service, submit(service, "fail out_of_memory"))
+        assert job.fault
+        assert (job.attempts, job.fault.code) == (2, "out_of_memory")
+
+
+def test_workers_that_die_at_once_open_the_breaker(tmp_path: Path) -> None:
+    with stub_service(tmp_path, "dies", breaker_deaths=3) as service:
+        wait_for(lambda: service.troubles() == ["worker_broken"])
+        assert 3 <= len(traces(tmp_path, "start")) <= 8, "with pauses, not in a tight loop"
+
+
+def test_a_worker_that_dies_idle_is_replaced_before_anyone_asks(tmp_path: Path) -> None:
+    with stub_service(tmp_path) as service:
+        wait_warm(service)
+        pid = service.supervisors[0].pid
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: service.supervisors[0].warm and service.supervisors[0].pid != pid)
+        assert ended(service, submit(service, "a cat")).attempts == 1
+
+
+def test_a_hung_worker_that_ignores_signals_is_gone_and_its_device_free(tmp_path: Path) -> None:
+    with stub_service(tmp_path) as service:
+        wait_warm(service)
+        pid = service.supervisors[0].pid
+        start = time.monotonic()
+        ended(service, submit(service, "hang once"))
+        assert time.monotonic() - start < 10
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid or 0, 0)
+
+
+def test_a_cancelled_job_stops_within_two_steps(tmp_path: Path) -> None:
+    with stub_service(tmp_path, watchdog_floor_s=5) as service:
+        wait_warm(service)
+        job_id = submit(service, "steps 1000 0.02")
+        wait_for(lambda: (p := service.desk.board.position(job_id)) and p.done > 3)
+        assert service.desk.cancel(job_id)
+        begun = time.monotonic()
+        wait_for(lambda: service.supervisors[0].job is None)
+        assert time.monotonic() - begun < 1, "not the 20 s that it would take"
+        assert ended(service, job_id).state is State.CANCELLED
+        assert traces(tmp_path, "made") == []
+        assert len(traces(tmp_path, "start")) == 1, "the worker lives"
+
+
+def test_a_worker_that_finishes_despite_a_cancel_publishes_nothing(tmp_path: Path) -> None:
+    with stub_service(tmp_path, watchdog_floor_s=5) as service:
+        wait_warm(service)
+        job_id = submit(service, "ignore cancel steps 20 0.02")
+        wait_for(lambda: service.desk.board.position(job_id))
+        service.desk.cancel(job_id)
+        wait_for(lambda: traces(tmp_path, "made") and service.supervisors[0].job is None)
+        assert ended(service, job_id).state is State.CANCELLED
+        assert list(service.outputs.owners()) == []
+        assert list((service.outputs.root / "partial").iterdir()) == []
+
+
+def test_deleting_at_any_moment_leaves_no_row_and_no_file(tmp_path: Path) -> None:
+    with stub_service(tmp_path, watchdog_floor_s=5) as service:
+        wait_warm(service)
+        for i in range(20):
+            job_id = submit(service, "steps 3 0.005")
+            time.sleep(0.003 * i)
+            assert service.desk.delete(job_id)
+            assert service.store.get(job_id) is None
+        wait_for(lambda: service.supervisors[0].job is None)
+        assert ended(service, submit(service, "a cat")).state is State.COMPLETED
+        assert len(list(service.outputs.owners())) == 1, "the last one's"
+
+
+def test_a_full_disk_fails_the_job_that_met_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with stub_service(tmp_path) as service:
+        wait_warm(service)
+        with monkeypatch.context() as patch:
+            patch.setattr(Outputs, "publish", full)
+            job = ended(service, submit(service, "a cat"))
+        assert job.fault
+        assert job.fault.code == "disk_full"
+        assert ended(service, submit(service, "a cat")).state is State.COMPLETED
+
+
+def test_drain_finishes_what_runs_and_keeps_what_waits(tmp_path: Path) -> None:
+    with stub_service(tmp_path, watchdog_floor_s=5) as service:
+        wait_warm(service)
+        running, waiting = submit(service, "steps 10 0.05"), submit(service, "a cat")
+        wait_for(lambda: service.supervisors[0].job)
+        draining = threading.Thread(target=service.drain)
+        draining.start()
+        wait_for(lambda: "draining" in service.troubles())
+        assert ended(service, running).state is State.COMPLETED
+        draining.join()
+    with stub_service(tmp_path) as service:
+        assert ended(service, waiting).attempts == 1
+        assert len(traces(tmp_path, f"made-{running}")) == 1
+
+
+def test_drain_ends_in_time_and_gives_the_rest_back_uncounted(tmp_path: Path) -> None:
+    with stub_service(tmp_path, drain_s=0.2, watchdog_floor_s=30) as service:
+        wait_warm(service)
+        job_id = submit(service, "steps 100 0.05 once")
+        wait_for(lambda: service.desk.board.position(job_id))
+        start = time.monotonic()
+        service.drain()
+        assert time.monotonic() - start < 3
+    with stub_service(tmp_path) as service:
+        job = ended(service, job_id)
+        assert (job.state, job.attempts) == (State.COMPLETED, 1)
+
+
+def test_the_warm_up_takes_the_way_of_every_request(tmp_path: Path) -> None:
+    """It reaches the worker, and leaves neither a job nor a file."""
+    settings = replace(stub_settings(tmp_path), warm=(Bucket(64, 64, 17), Bucket(64, 96, 17)))
+    service = Service(settings)
+    try:
+        wait_warm(service)
+        assert len(traces(tmp_path, "made")) == 2
+        assert service.store.page(None, 10, newest_first=True) == []
+        assert [path.name for path in service.outputs.root.rglob("*") if path.is_file()] == []
+    finally:
+        service.close()
+
+
+def test_a_cancel_between_claim_and_start_reaches_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row changes in the moment in which nobody can be told yet."""
+    with stub_service(tmp_path, watchdog_floor_s=5) as service:
+        wait_warm(service)
+        store, claim = service.store, service.store.claim
+
+        def claim_and_lose(*args: Any) -> Job | None:
+            job = claim(*args)
+            if job:
+                assert store.cancel(job.id, time.time())
+            return job
+
+        monkeypatch.setattr(store, "claim", claim_and_lose)
+        job_id = submit(service, "steps 1000 0.02")
+        wait_for(lambda: ended(service, job_id).state is State.CANCELLED)
+        wait_for(lambda: service.supervisors[0].job is None, timeout_s=3)
+
+
+def test_an_attempt_that_lost_its_lease_leaves_the_file_of_the_one_that_has_it(tmp_path: Path) -> None:
+    """Two attempts of one job, the older one finishing last: what was published stays."""
+    with stub_service(tmp_path) as service:
+        desk, outputs = service.desk, service.outputs
+        wait_warm(service)
+        service.supervisors[0].drain()
+        service.supervisors[0].join()
+        job_id = submit_row(service)
+        older = desk.claim(set(), print)
+        assert older
+        service.store.requeue(older, refund=False)
+        newer = desk.claim(set(), print)
+        assert newer
+        for attempt, content in ((newer, b"newer"), (older, b"older")):
+            partial = outputs.new_partial(job_id)
+            partial.write_bytes(content)
+            desk.publish(attempt, partial, Done(job_id, {"denoise": 1.0}, 0))
+        assert outputs.video(job_id).read_bytes() == b"newer"
+        assert ended(service, job_id).state is State.COMPLETED
+
+
+def submit_row(service: Service) -> str:
+    return service.store.create(request_for(), 1.0, time.time(), lambda load: None, None)[0].id
