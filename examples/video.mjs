@@ -37,7 +37,7 @@ let video = await created.json();
 for await (video of events(`/v1/videos/${video.id}/events`)) {
   console.error(`${video.status} ${video.progress} %, about ${video.seconds_left ?? 0} s left`);
 }
-if (video.status !== "completed") throw new Error(video.error ? video.error.message : `${video.id} was deleted`);
+if (video.status !== "completed") throw new Error(video.error?.message ?? "the stream ended before the video");
 
 const content = await ask(`/v1/videos/${video.id}/content`);
 await pipeline(Readable.fromWeb(content.body), createWriteStream(file));
