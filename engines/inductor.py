@@ -1,6 +1,7 @@
 """Engines of AOTInductor: a package of compiled code, called with a flat list of tensors."""
 
 import importlib.metadata
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from hyvideo_rt.engines.manifest import TensorInfo
 from hyvideo_rt.engines.source import source_digest
+from hyvideo_rt.errors import EngineError
 
 OPTIONS: dict[str, object] = {"cpp.dynamic_threads": True}  # as many as at run time, not as at build time
 
@@ -62,9 +64,15 @@ class InductorEngine:
 
     def __init__(self, path: Path) -> None:
         model, single_threaded, runners, device_index = "model", False, 1, -1
-        loader = torch._C._aoti.AOTIModelPackageLoader(
-            str(path), model, single_threaded, runners, device_index
-        )
+        try:
+            loader = torch._C._aoti.AOTIModelPackageLoader(
+                str(path), model, single_threaded, runners, device_index
+            )
+        except RuntimeError as error:
+            raise EngineError(
+                f"{path.parent.name} cannot be loaded: {str(error).splitlines()[0]}\n"
+                f"  it is unpacked to {tempfile.gettempdir()} first: is there room, may code run there?"
+            ) from error
         self._run = loader.run
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:

@@ -1,8 +1,10 @@
 """Engines of OpenVINO for CPUs, compiled from the ONNX graph that TensorRT compiles for GPUs."""
 
 import importlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -31,14 +33,21 @@ class OpenVINO:
     def load(
         self, path: Path, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
     ) -> "OpenVINOEngine":
-        core = require(PACKAGE).Core()
+        core = library().Core()
         return OpenVINOEngine(core.import_model(path.read_bytes(), DEVICE, _options(inputs[0].dtype)))
 
     def build(self, graph: bytes, dtype: str, path: Path) -> None:
         """Compile an ONNX file's graph for tensors of this dtype."""
-        core = require(PACKAGE).Core()
+        core = library().Core()
         compiled = core.compile_model(core.read_model(graph), DEVICE, _options(dtype))
         path.write_bytes(compiled.export_model().getvalue())
+
+
+def library() -> ModuleType:
+    """OpenVINO. Its import would report to its makers, from a process that it forks; it does without."""
+    missing: Any = None
+    sys.modules.setdefault("openvino_telemetry", missing)
+    return require(PACKAGE)
 
 
 class OpenVINOEngine:

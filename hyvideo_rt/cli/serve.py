@@ -70,8 +70,8 @@ def api_keys(variable: str, file: str | None) -> tuple[str, ...]:
     if file:
         path = Path(file)
         try:
-            if path.stat().st_mode & 0o077:
-                raise InvalidRequest(f"got {path}, which others can read\n  chmod 600 {path}")
+            if path.stat().st_mode & 0o027:  # its group may read: as secrets of containers and services are
+                raise InvalidRequest(f"got {path}, which others can read or change\n  chmod 600 {path}")
             lines = [line.strip() for line in path.read_text().splitlines()]
         except OSError as error:
             raise InvalidRequest(

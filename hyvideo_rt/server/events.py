@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from hyvideo_rt.server.desk import Desk
 from hyvideo_rt.server.jobs import Job
-from hyvideo_rt.server.service import Service
+from hyvideo_rt.server.service import Service, not_now
 from hyvideo_rt.server.wire import Video, video_of
 
 KEEPALIVE_S = 15.0
@@ -36,8 +35,12 @@ async def follow(service: Service, job_id: str) -> AsyncIterator[str]:
                 yield ": still there\n\n"
 
 
-async def wait_until_final(request: Request, desk: Desk, job_id: str) -> Job | None:
-    """The job when it has ended, deleted included: then as it last was. None if the client hung up first."""
+async def wait_until_final(request: Request, service: Service, job_id: str) -> Job | None:
+    """The job when it has ended, deleted included: then as it last was. None if the client hung up first.
+
+    Raises ApiError when the server ends before.
+    """
+    desk = service.desk
     with desk.board.listening(job_id) as changed:
         last: Job | None = None
         while True:
@@ -46,6 +49,8 @@ async def wait_until_final(request: Request, desk: Desk, job_id: str) -> Job | N
             if job is None or job.state.is_final:
                 return job or last
             last = job
+            if service.ended:
+                raise not_now("draining")
             if await request.is_disconnected():
                 return None
             try:

@@ -1,6 +1,6 @@
 """What Prometheus reads. Labels are names of sizes, stages and outcomes: never a prompt, an id or a path."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -9,13 +9,14 @@ from hyvideo_rt.buckets import PRESETS, Bucket
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 FINE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80)
+REFUSALS = ("queue_full", "draining", "worker_broken", "worker_not_ready", "disk_full")
 _NAMES = {bucket: name for name, bucket in PRESETS.items()}
 
 
 class Metrics:
     """One registry per server. Seconds are those of the host's clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, devices: Sequence[str] = ()) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
         self.requests = Counter("hv_requests", "Jobs that ended", ["status", "preset"], registry=r)
@@ -44,6 +45,15 @@ class Metrics:
         )
         build = Gauge("hv_build_info", "Always 1", ["version"], registry=r)
         build.labels(__version__).set(1)
+        for device in devices:  # series that begin with their first event hide it from `increase()`
+            self.up.labels(device).set(0)
+            self.restarts.labels(device)
+        for code in REFUSALS:
+            self.refused.labels(code)
+
+    def watch_ready(self, ready: Callable[[], bool]) -> None:
+        gauge = Gauge("hv_ready", "1 if a request sent now would be made", registry=self.registry)
+        gauge.set_function(lambda: float(ready()))
 
     def watch_queue(self, depth: Callable[[], float], seconds: Callable[[], float]) -> None:
         """Both are asked when the metrics are read."""

@@ -1,9 +1,9 @@
 """Pictures of a finished video, made from its file when first asked for and kept beside it.
 
-Most videos are never previewed, so no video pays for it at its end. One is made at a time, frame by frame.
+Most videos are never previewed, so no video pays for it at its end. Its caller asks for one
+at a time; it is made frame by frame.
 """
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,23 +17,21 @@ SHEET_COLUMNS, SHEET_ROWS = 4, 4
 SHEET_WIDTH = 320  # pixels of one picture, at most
 SUFFIXES = {"thumbnail": ".webp", "spritesheet": ".jpg"}
 MEDIA_TYPES = {"thumbnail": "image/webp", "spritesheet": "image/jpeg"}
-_one_at_a_time = threading.Lock()
 
 
 def preview(outputs: Outputs, job_id: str, variant: str, num_frames: int) -> Path:
     """The file of a thumbnail (the first frame) or a spritesheet. Raises FileNotFoundError with the video."""
     path = outputs.picture(job_id, variant, SUFFIXES[variant])
-    with _one_at_a_time:
-        if not path.exists():
-            partial = outputs.new_partial(job_id, SUFFIXES[variant])
-            try:
-                _draw(outputs.video(job_id), variant, num_frames).save(partial, quality=85)
-                outputs.publish(partial, path, {})
-            finally:
-                partial.unlink(missing_ok=True)
-            if not outputs.video(job_id).exists():  # deleted meanwhile, and this must not outlive it
-                path.unlink(missing_ok=True)
-                raise FileNotFoundError(job_id)
+    if not path.exists():
+        partial = outputs.new_partial(job_id, SUFFIXES[variant])
+        try:
+            _draw(outputs.video(job_id), variant, num_frames).save(partial, quality=85)
+            outputs.publish(partial, path, {})
+        finally:
+            partial.unlink(missing_ok=True)
+        if not outputs.video(job_id).exists():  # deleted meanwhile, and this must not outlive it
+            path.unlink(missing_ok=True)
+            raise FileNotFoundError(job_id)
     return path
 
 

@@ -29,15 +29,23 @@ class Observe:
         request_id, start, status = f"req_{secrets.token_hex(8)}", time.perf_counter(), 500
         REQUEST_ID.set(request_id)
 
+        started = False
+
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started = message["status"], True
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("a request failed")
+            if started:
+                raise  # the connection is cut: half an answer must not look whole
+            answer = error_response(500, "the server failed; its log has more", "internal_error")
+            await answer(scope, receive, send_with_id)
         finally:
             self._report(scope, status, time.perf_counter() - start)
 

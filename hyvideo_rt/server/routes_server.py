@@ -29,8 +29,8 @@ def server_routes(service: Service) -> APIRouter:
         return _model(service)
 
     @router.get("/live")
-    def live() -> dict[str, str]:
-        """The process answers; nothing else is asked."""
+    async def live() -> dict[str, str]:
+        """The process answers; nothing else is asked, no thread that could be busy either."""
         return {"status": "alive"}
 
     @router.get("/ready")

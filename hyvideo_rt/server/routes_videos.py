@@ -34,6 +34,7 @@ FORM_FIELDS = 64
 
 def video_routes(service: Service) -> APIRouter:
     router, desk, settings = APIRouter(prefix="/v1/videos", responses=ERRORS), service.desk, service.settings
+    drawing = asyncio.Lock()  # one picture at a time, waited for without holding a thread
 
     def find(job_id: str) -> Job:
         job = service.store.get(job_id) if is_job_id(job_id) else None
@@ -58,7 +59,7 @@ def video_routes(service: Service) -> APIRouter:
         job, new = await submit(request, idempotency_key)
         try:
             async with asyncio.timeout(settings.limits.sync_s):
-                ended = await wait_until_final(request, desk, job.id)
+                ended = await wait_until_final(request, service, job.id)
         except TimeoutError:
             raise ApiError(
                 504, f"{job.id} is not finished yet; ask for it at /v1/videos", "timeout"
@@ -124,9 +125,13 @@ def video_routes(service: Service) -> APIRouter:
 
     @router.head("/{video_id}/content", include_in_schema=False)
     @router.get("/{video_id}/content", response_class=Response)
-    def content(request: Request, video_id: str, variant: Variant = "video") -> Response:
+    async def content(request: Request, video_id: str, variant: Variant = "video") -> Response:
         """The MP4, or pictures of it. One range at a time."""
-        return content_of(request, find(video_id), variant)
+        job = await run_in_threadpool(find, video_id)
+        if variant == "video":
+            return await run_in_threadpool(content_of, request, job, variant)
+        async with drawing:
+            return await run_in_threadpool(content_of, request, job, variant)
 
     @router.get("/{video_id}/events", response_class=StreamingResponse)
     async def events(video_id: str) -> StreamingResponse:

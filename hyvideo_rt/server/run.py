@@ -29,7 +29,7 @@ def serve(settings: Settings) -> int:
             log_config=None,
             access_log=False,  # paths hold ids; ours names routes
             server_header=False,
-            timeout_keep_alive=30,
+            timeout_keep_alive=75,  # longer than balancers keep an idle connection, or they meet a closed one
             timeout_graceful_shutdown=CLOSING_S,
             ws="none",
         )

@@ -29,7 +29,7 @@ class Service:
     """Starts when it is made: what a dead server ran is queued again, workers load. Ends with `close`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, self.metrics = settings, Metrics()
+        self.settings, self.metrics = settings, Metrics([spec.device for spec in settings.workers])
         self.store = JobStore(open_database(settings.data_dir))
         self.outputs = Outputs(settings.data_dir / "videos")
         on_cpu = all(spec.device == "cpu" for spec in settings.workers)
@@ -41,6 +41,7 @@ class Service:
         self.draining, self.started_at = False, time.time()
         self._ended = threading.Event()
         self.supervisors = [Supervisor(spec, settings, self.desk) for spec in settings.workers]
+        self.metrics.watch_ready(lambda: not self.troubles())
         for thread in (*self.supervisors, threading.Thread(target=self._keep_house, daemon=True)):
             thread.start()
 
@@ -85,7 +86,7 @@ class Service:
         limits, capabilities = self.settings.limits, self.capabilities
         for trouble in self.troubles():
             if trouble != "worker_not_ready" or capabilities is None:  # one that is respawned will be back
-                raise _not_now(trouble)
+                raise not_now(trouble)
         assert capabilities is not None
         try:
             capabilities.check(self.settings.config, request.params.bucket)
@@ -164,7 +165,7 @@ def _lock(descriptor: int, settings: Settings) -> None:
         ) from None
 
 
-def _not_now(trouble: str) -> ApiError:
+def not_now(trouble: str) -> ApiError:
     words = {
         "draining": "the server is shutting down and takes no new videos",
         "worker_broken": "the device's process keeps failing; the server's operator has to look",

@@ -26,9 +26,10 @@ class Limits:
     """What is accepted, how long things may take and what is kept.
 
     A worker is hung when it says nothing for heartbeat_s, or when one step or tile takes watchdog_factor
-    times what it should and more than watchdog_floor_s. breaker_deaths in a row, each within fast_death_s
-    of a worker's start, and the server is not ready until one lives. A job may be overtaken by those whose
-    engines are loaded until it has waited overtake_s. Jobs in the queue count by their estimated seconds.
+    times what it should and more than watchdog_floor_s. breaker_deaths in a row, each while it loaded or
+    within fast_death_s of being warm, and the server is not ready until one lives. A job may be overtaken by
+    those whose engines are loaded until it has waited overtake_s. Jobs in the queue count by their estimated
+    seconds.
     """
 
     queue_jobs: int = 100

@@ -36,6 +36,7 @@ class Supervisor(threading.Thread):
         self.warm = False
         self.deaths = 0  # fast ones in a row
         self.job: Job | None = None
+        self._warm_at: float | None = None
         self._loaded: set[Bucket] = set()
         self._worker: WorkerProcess | None = None
         self._draining, self._leaving = threading.Event(), threading.Event()
@@ -66,11 +67,11 @@ class Supervisor(threading.Thread):
         while not self._draining.is_set():
             if starts:
                 self.desk.metrics.restarts.labels(self.spec.device).inc()
-            starts, born = starts + 1, time.monotonic()
+            starts += 1
             try:
                 self._live()
             except WorkerLost as death:
-                self._mourn(death, time.monotonic() - born)
+                self._mourn(death)
             except Exception:
                 log.exception("the supervisor of %s failed and starts over", self.spec.device)
                 self.deaths += 1
@@ -84,7 +85,7 @@ class Supervisor(threading.Thread):
         self.capabilities = self._await_ready(worker)
         for bucket in self.settings.warm:
             self._warm_up(worker, bucket)
-        self.warm = True
+        self.warm, self._warm_at = True, time.monotonic()
         self.desk.metrics.up.labels(self.spec.device).set(1)
         log.info("worker is warm", extra={"worker": worker.pid, "device": self.spec.device})
         while not self._draining.is_set():
@@ -198,23 +199,28 @@ class Supervisor(threading.Thread):
         stages = self.desk.costs.stages(params)
         return Watchdog(stages, self.settings.limits, floor_s, time.monotonic())
 
-    def _mourn(self, death: WorkerLost, lived_s: float) -> None:
+    def _mourn(self, death: WorkerLost) -> None:
+        """A death is fast while it loads, however long that takes, and soon after it was warm."""
         if self._leaving.is_set():
             return
-        fast = lived_s < self.settings.limits.fast_death_s
-        self.deaths = self.deaths + 1 if fast else 1
+        slow = (
+            self._warm_at is not None and time.monotonic() - self._warm_at > self.settings.limits.fast_death_s
+        )
+        self.deaths = 1 if slow else self.deaths + 1
         log.error("worker of %s lost: %s", self.spec.device, death, extra={"worker": self.pid})
 
     def _bury(self) -> None:
         if self._worker:
             self._worker.kill()
-        self._worker, self.warm = None, False
+        self._worker, self.warm, self._warm_at = None, False, None
         self._loaded.clear()
         self.desk.metrics.up.labels(self.spec.device).set(0)
 
     def _backoff_s(self) -> float:
         """Nothing after the first death, then 1, 2, 4 ... seconds."""
-        return min(self.settings.limits.max_backoff_s, 2.0 ** (self.deaths - 2)) if self.deaths > 1 else 0.0
+        if self.deaths < 2:
+            return 0.0
+        return min(self.settings.limits.max_backoff_s, 2.0 ** min(self.deaths - 2, 30))
 
 
 def _order(job_id: str, request: VideoRequest, partial: Path) -> Generate:

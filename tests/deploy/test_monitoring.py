@@ -27,6 +27,7 @@ def families() -> dict[str, tuple[str, set[str]]]:
     """The type and the labels of every metric of a server, by the name it was made with."""
     metrics = Metrics()
     metrics.watch_queue(lambda: 0, lambda: 0)
+    metrics.watch_ready(lambda: True)
     made: dict[str, Any] = dict(
         metrics.registry._names_to_collectors
     )  # a series tells no labels before it has some

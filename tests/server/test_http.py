@@ -2,7 +2,9 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stubs import AUTH, KEY, ended, stub_settings, traces, wait_for, wait_warm
 
+from hyvideo_rt.server import routes_videos
 from hyvideo_rt.server.app import make_app
 from hyvideo_rt.server.auth import PUBLIC
 from hyvideo_rt.server.logs import JsonLines
@@ -408,3 +411,49 @@ def test_a_server_that_drains_or_has_no_room_says_so(client: Client, monkeypatch
     monkeypatch.setattr(client.service.outputs, "free_bytes", lambda: -1)
     assert client.get("/ready").json()["reasons"] == ["disk_full"]
     assert_error(client.post("/v1/videos", json={"prompt": "a cat"}), 503, "disk_full")
+
+
+def test_what_nobody_foresaw_has_our_body_and_an_id(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("/secret/path")
+
+    monkeypatch.setattr(client.service.store, "get", broken)
+    answer = client.get(f"/v1/videos/video_{0:032x}")
+    assert_error(answer, 500, "internal_error")
+    assert answer.headers["X-Request-Id"].startswith("req_")
+    assert "secret" not in answer.text
+
+
+def test_who_waits_is_told_that_the_server_ends(client: Client) -> None:
+    with ThreadPoolExecutor() as threads:
+        body = {"prompt": "steps 400 0.01", "steps": 400}
+        waiting = threads.submit(client.post, "/v1/videos/sync", json=body)
+        wait_for(lambda: client.service.supervisors[0].job is not None)
+        client.service._ended.set()
+        try:
+            client.service.desk.board.wake()
+            assert_error(waiting.result(timeout=10), 503, "draining")
+        finally:
+            client.service._ended.clear()
+
+
+def test_pictures_wait_for_each_other_and_hold_nobody_up(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than the server has threads."""
+    done = finished(client)
+    drawn: list[int] = []
+
+    def slow(*args: Any) -> Path:
+        drawn.append(len(drawn))
+        time.sleep(0.05)
+        return client.service.outputs.video(done["id"])
+
+    monkeypatch.setattr(routes_videos, "preview", slow)
+    path = f"/v1/videos/{done['id']}/content?variant=thumbnail"
+    with ThreadPoolExecutor(60) as threads:
+        pictures = [threads.submit(client.get, path) for _ in range(60)]
+        wait_for(lambda: len(drawn) > 2)
+        assert client.get("/live").status_code == client.get("/ready").status_code == 200
+        assert len(drawn) < 60, "they were drawn before anyone asked for anything else"
+        assert {picture.result().status_code for picture in pictures} == {200}

@@ -17,6 +17,8 @@ from hyvideo_rt.server.jobs import Job, State
 from hyvideo_rt.server.outputs import Outputs
 from hyvideo_rt.server.protocol import Done
 from hyvideo_rt.server.service import Service
+from hyvideo_rt.server.supervisor import Supervisor
+from hyvideo_rt.server.worker_process import WorkerLost
 
 
 def submit(service: Service, prompt: str) -> str:
@@ -71,6 +73,22 @@ def test_workers_that_die_at_once_open_the_breaker(tmp_path: Path) -> None:
     with stub_service(tmp_path, "dies", breaker_deaths=3) as service:
         wait_for(lambda: service.troubles() == ["worker_broken"])
         assert 3 <= len(traces(tmp_path, "start")) <= 8, "with pauses, not in a tight loop"
+
+
+def test_a_death_while_loading_is_fast_however_long_it_took(tmp_path: Path) -> None:
+    """With real weights that is minutes: a worker that never gets warm must open the breaker all the same."""
+    settings = stub_settings(tmp_path)
+    with stub_service(tmp_path / "other") as service:
+        supervisor = Supervisor(settings.workers[0], settings, service.desk)  # not started
+        for deaths in (1, 2, 3):
+            supervisor._mourn(WorkerLost("the warm-up failed"))
+            assert supervisor.deaths == deaths
+        assert supervisor.broken
+        supervisor._warm_at = time.monotonic() - 2 * settings.limits.fast_death_s
+        supervisor._mourn(WorkerLost("it had lived"))
+        assert supervisor.deaths == 1
+        supervisor.deaths = 5000  # a day of them
+        assert supervisor._backoff_s() == settings.limits.max_backoff_s
 
 
 def test_a_worker_that_dies_idle_is_replaced_before_anyone_asks(tmp_path: Path) -> None:
