@@ -18,6 +18,7 @@ def run(args: argparse.Namespace) -> int:
     table: dict[str, Callable[[argparse.Namespace], int]] = {
         "generate": _generate,
         "serve": _serve,
+        "ui": _ui,
         "presets": _presets,
         "plan": _plan,
         "convert": _convert,
@@ -42,6 +43,12 @@ def _serve(args: argparse.Namespace) -> int:
     from hyvideo_rt.cli.serve import serve
 
     return serve(args)
+
+
+def _ui(args: argparse.Namespace) -> int:
+    from hyvideo_rt.cli.ui import ui
+
+    return ui(args)
 
 
 def _presets(args: argparse.Namespace) -> int:
