@@ -27,6 +27,7 @@ HOP_BY_HOP = {
 NOT_FORWARDED = HOP_BY_HOP | {"authorization", "expect"}
 METHODS = ["GET", "HEAD", "POST"]
 RETRY_S = 2
+TIMEOUT = httpx.Timeout(None, connect=3)  # streams of events are silent for long
 
 
 class PageProxy:
@@ -34,8 +35,7 @@ class PageProxy:
 
     def __init__(self, socket: str) -> None:
         transport = httpx.AsyncHTTPTransport(uds=socket, limits=httpx.Limits(max_connections=None))
-        timeout = httpx.Timeout(None, connect=3)  # streams of events are silent for long
-        self._http = httpx.AsyncClient(transport=transport, timeout=timeout)
+        self._http = httpx.AsyncClient(transport=transport)
 
     def routes(self) -> list[Route]:
         paths = ("/", "/favicon.ico", "/ui", "/ui/{rest:path}")
@@ -62,10 +62,14 @@ def _passed_on(request: Request) -> httpx.Request:
     """The path as it was sent. Host is the client's word: the page builds links with it, nobody connects."""
     query = request.scope["query_string"]
     target = request.scope["raw_path"] + (b"?" + query if query else b"")
-    url = httpx.URL("http://page").copy_with(raw_path=target)
     headers = _kept(request.headers.raw, NOT_FORWARDED)
-    has_body = request.method not in ("GET", "HEAD")
-    return httpx.Request(request.method, url, headers=headers, content=request.stream() if has_body else None)
+    return httpx.Request(
+        request.method,
+        "http://page/",
+        headers=headers,
+        content=None if request.method in ("GET", "HEAD") else request.stream(),
+        extensions={"target": target, "timeout": TIMEOUT.as_dict()},
+    )
 
 
 def _kept(headers: Iterable[tuple[bytes, bytes]], dropped: set[str]) -> list[tuple[bytes, bytes]]:
