@@ -66,8 +66,8 @@ class Page:
         words = self._words
         prompt = gr.Textbox(label=words.prompt, placeholder=words.prompt_hint, lines=3, max_lines=8)
         with gr.Row():
-            size = gr.Dropdown([], label=words.size, min_width=150)  # resolution
-            length = gr.Dropdown([], label=words.length, min_width=150)  # video_length
+            size = gr.Dropdown([], label=words.size, min_width=150, elem_id="hv-size")  # resolution
+            length = gr.Dropdown([], label=words.length, min_width=150, elem_id="hv-length")  # video_length
         steps = gr.Slider(1, form.MAX_STEPS, value=50, step=1, label=words.steps)  # num_inference_steps
         with gr.Accordion(words.advanced, open=False):
             seed = gr.Number(form.RANDOM_SEED, label=words.seed, info=words.seed_hint, precision=0)
