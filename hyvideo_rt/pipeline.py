@@ -234,7 +234,7 @@ class Pipeline:
         config = self.vae.config
         z = latents / config.scaling_factor + config.shift_factor
         dtype = self.vae.post_quant_conv.weight.dtype
-        engines = self.engines_for(_bucket_of(latents))
+        engines = self.engines_for(_bucket_of(latents)) if self.engines else None
         decode_tile = engines.decode if engines else self.vae.decode
         with self._visiting(self.vae):
             for chunk in stream_tiled(decode_tile, z.to(dtype), Tiling.decode(config), on_tile):

@@ -86,3 +86,12 @@ def test_linked_folders_have_no_init() -> None:
     for link in (path for path in PACKAGE.iterdir() if path.is_symlink()):
         assert link.resolve() == ROOT / link.name
         assert not (link / "__init__.py").exists()
+
+
+def test_nothing_in_the_server_can_read_a_pickle() -> None:
+    """What crosses a process border there is JSON."""
+    forbidden = {"pickle", "marshal", "shelve", "dill", "multiprocessing", "torch.multiprocessing"}
+    files = sorted((PACKAGE / "server").glob("*.py"))
+    assert len(files) > 20
+    for file in files:
+        assert not imports_of(file) & forbidden, file

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from hyvideo_rt.buckets import PRESETS, TINY_PRESETS, Bucket
 from hyvideo_rt.cli.model_choice import choose_precision
 from hyvideo_rt.config import MODELS
+from hyvideo_rt.errors import HyVideoError
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,8 +41,12 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from hyvideo_rt.cli.serve import serve
-
+    try:
+        from hyvideo_rt.cli.serve import serve
+    except ModuleNotFoundError as error:
+        raise HyVideoError(
+            f"got no module {error.name!r}, which the server needs\n  pip install 'hyvideo-rt[serve]'"
+        ) from error
     return serve(args)
 
 

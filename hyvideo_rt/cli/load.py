@@ -29,6 +29,8 @@ def load_pipeline(
     budget_bytes: int,
 ) -> Pipeline:
     """For videos of these sizes above all. Everything that can be refused is, before the weights are read."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # Triton launches on the current one, wherever its tensors are
     precision = precision_for(args, device)
     plan = fitting_plan(
         checkpoint.config,

@@ -44,6 +44,10 @@ class Board:
         """The job no longer runs. Everyone hears: places in the queue have changed."""
         with self._lock:
             self._positions.pop(job_id, None)
+        self.wake()
+
+    def wake(self) -> None:
+        """Every listener looks again."""
         self._notify(None)
 
     @contextlib.contextmanager

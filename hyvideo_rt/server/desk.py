@@ -99,8 +99,8 @@ class Desk:
         """Queued or running: it will not be finished. False if it is final already, or not there."""
         if not self.store.cancel(job_id, self.clock()):
             return False
-        self._count(job_id, State.CANCELLED)
         self._stop(job_id)
+        self._count(job_id, State.CANCELLED)
         self.board.clear(job_id)
         return True
 
@@ -126,6 +126,8 @@ class Desk:
         job = self.store.claim(pick, now, now + self.limits.lease_s)
         if job:
             self._stops[job.id] = stop
+            if not self._is_held(job):  # cancelled between its claim and the line above
+                stop(job.id)
             self.metrics.waited.observe(now - job.created_at)
             self.board.clear(job.id)  # it has left the queue: everyone behind it moves up
             log.info("started", extra={"job": job.id, "attempt": job.attempts})
@@ -136,15 +138,20 @@ class Desk:
         return self.store.renew(job, self.clock() + self.limits.lease_s)
 
     def publish(self, job: Job, partial: Path, done: Done) -> None:
-        """The file in its place, then the row completed. Cancelled meanwhile: neither."""
-        final = self.outputs.video(job.id)
-        output = self.outputs.publish(partial, final, done.seconds)
+        """The file in its place, then the row completed. Not its claimer's any more: neither.
+
+        The lease is renewed first: until it runs out nobody else can put a file of this job there, and what
+        has to go if it was cancelled meanwhile is ours.
+        """
+        if self.renew(job):
+            final = self.outputs.video(job.id)
+            output = self.outputs.publish(partial, final, done.seconds)
+            if self.store.complete(job, output, self.clock()):
+                self._observe(job, done)
+                self._count(job.id, State.COMPLETED)
+            else:
+                final.unlink(missing_ok=True)
         self.costs.learn(job.request.params, done.seconds)
-        if not self.store.complete(job, output, self.clock()):
-            final.unlink(missing_ok=True)
-        else:
-            self._observe(job, done)
-            self._count(job.id, State.COMPLETED)
         self.leave(job)
 
     def fail(self, job: Job, fault: Fault) -> None:
@@ -186,6 +193,10 @@ class Desk:
             if self.store.get(job_id) is None:
                 log.warning("a file without a job", extra={"job": job_id})
                 self.outputs.delete(job_id)
+
+    def _is_held(self, job: Job) -> bool:
+        found = self.store.get(job.id)
+        return found is not None and found.owner == job.owner
 
     def _stop(self, job_id: str) -> None:
         if stop := self._stops.get(job_id):

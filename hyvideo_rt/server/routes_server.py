@@ -93,7 +93,7 @@ def _model(service: Service) -> dict[str, Any]:
     return {
         "id": settings.model,
         "object": "model",
-        "created": 0,
+        "created": int(service.started_at),
         "owned_by": "hyvideo-rt",
         "sizes": [size(*item) for item in presets_of(settings.config).items()],
         "default": {

@@ -42,7 +42,7 @@ def video_routes(service: Service) -> APIRouter:
         return job
 
     async def submit(request: Request, key: str | None) -> tuple[Job, bool]:
-        wanted = _validated(await _body(request))
+        wanted = await _wanted(request)
         named = IdempotencyKey(key, wanted.fingerprint()) if key else None
         return await run_in_threadpool(lambda: service.submit(wanted.resolve(settings), named))
 
@@ -145,11 +145,11 @@ def _not_made(job: Job) -> ApiError:
     return ApiError(500, job.fault.message, job.fault.code)
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    """The fields of a JSON object or of a form; a form's numbers are text and are read as numbers later."""
+async def _wanted(request: Request) -> CreateVideo:
+    """Of a JSON object, whose types count, or of a form, where every number is text."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return _json_object(await request.body())
+        return _validated(_json_object(await request.body()), strict=True)
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
         form = await request.form(max_files=1, max_fields=FORM_FIELDS, max_part_size=1 << 20)
         names = [name for name, _ in form.multi_items()]
@@ -161,7 +161,7 @@ async def _body(request: Request) -> dict[str, Any]:
             )
         if len(set(names)) < len(names):
             raise bad_request("got a field twice", None)
-        return dict(form)
+        return _validated(dict(form), strict=False)
     raise ApiError(
         415,
         "expected a body of application/json or multipart/form-data",
@@ -181,9 +181,9 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return content
 
 
-def _validated(content: dict[str, Any]) -> CreateVideo:
+def _validated(content: dict[str, Any], *, strict: bool) -> CreateVideo:
     try:
-        return CreateVideo.model_validate(content)
+        return CreateVideo.model_validate(content, strict=strict)
     except ValidationError as error:
         raise invalid(list(error.errors())) from None
 

@@ -39,7 +39,7 @@ def serve(settings: Settings) -> int:
         try:
             _DrainingServer(config, service, page).run()
         finally:
-            service.leave()
+            service.close()
             if page:
                 page.leave()
     return 0

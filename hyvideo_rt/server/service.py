@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """Starts when it is made: what a dead server ran is queued again, workers load. Ends with `leave`."""
+    """Starts when it is made: what a dead server ran is queued again, workers load. Ends with `close`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
@@ -38,7 +38,7 @@ class Service:
         self.desk = Desk(self.store, self.outputs, costs, self.metrics, settings.limits, devices)
         self.desk.recover(started=True)
         self.desk.sweep()
-        self.draining = False
+        self.draining, self.started_at = False, time.time()
         self._ended = threading.Event()
         self.supervisors = [Supervisor(spec, settings, self.desk) for spec in settings.workers]
         for thread in (*self.supervisors, threading.Thread(target=self._keep_house, daemon=True)):
@@ -120,10 +120,14 @@ class Service:
             supervisor.leave()
         for supervisor in self.supervisors:
             supervisor.join(timeout=10)
-        if not self._ended.is_set():
-            self._ended.set()
-            self.store.close()
-            log.info("all workers have ended")
+        self._ended.set()
+        self.desk.board.wake()
+        log.info("all workers have ended")
+
+    def close(self) -> None:
+        """After the last request was answered."""
+        self.leave()
+        self.store.close()
 
     @property
     def ended(self) -> bool:

@@ -1,7 +1,7 @@
 """Everything the server was told at its start, checked."""
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from hyvideo_rt.buckets import Bucket
@@ -10,6 +10,7 @@ from hyvideo_rt.errors import InvalidRequest
 
 GIB = 1024**3
 MIN_KEY_LENGTH = 16
+MAY_BE_ZERO = {"overtake_s", "min_free_bytes", "max_backoff_s", "drain_s"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class Limits:
     sweep_every_s: float = 60
     body_bytes: int = 1 << 20
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, least = getattr(self, field.name), 0 if field.name in MAY_BE_ZERO else 1e-3
+            if not least <= value < float("inf"):
+                raise InvalidRequest(f"got {field.name} {value}; expected a finite number above 0")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -71,6 +78,8 @@ class Settings:
     page: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.port < 1 << 16:
+            raise InvalidRequest(f"got --port {self.port}; expected 0 to 65535")
         if not self.api_keys and not is_loopback(self.host):
             raise InvalidRequest(
                 f"got --host {self.host} without an API key; expected one where others can reach the server\n"

@@ -123,6 +123,7 @@ class Supervisor(threading.Thread):
             )
         finally:
             partial.unlink(missing_ok=True)
+            self.desk.board.clear(job_id)
         if isinstance(answer, Failed):
             raise WorkerLost(f"the warm-up of {bucket} failed: {answer.code}: {answer.message}")
         self._loaded.add(bucket)
@@ -157,6 +158,7 @@ class Supervisor(threading.Thread):
             self.desk.publish(job, partial, done)
         except OSError as error:
             log.exception("a video could not be published", extra={"job": job.id})
+            self.desk.outputs.delete(job.id)
             code = "disk_full" if error.errno in FULL else "output_error"
             self.desk.fail(job, Fault(code, "the finished video could not be stored"))
 

@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -60,12 +61,19 @@ class Wire:
                 elif isinstance(message, Generate):
                     self.requests.put(message)
         finally:
-            os._exit(LEFT_ALONE)
+            _end_all()
 
     def beat(self) -> None:
         while True:
             self.send(Heartbeat())
             time.sleep(HEARTBEAT_S)
+
+
+def _end_all() -> None:
+    """This process, whatever it is doing, and what libraries have forked: OpenVINO does on import."""
+    if os.getpgrp() == os.getpid():  # a group of our own, as the server starts us
+        os.killpg(0, signal.SIGKILL)
+    os._exit(LEFT_ALONE)
 
 
 def run(load: Callable[[], tuple[Pipeline, Capabilities]], wire: Wire) -> int:

@@ -68,7 +68,10 @@ class WorkerProcess:
         try:
             message = self._messages.get(timeout=timeout_s)
         except queue.Empty:
-            return None
+            # The pipe stays open after its end if something that it has forked holds it.
+            message = None
+            if self._process.poll() is None:
+                return None
         if message is None:
             self._messages.put(None)
             raise WorkerLost(f"it ended with status {self._process.wait()}")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,20 @@ def test_what_is_left_out() -> None:
 def test_flags_reach_the_limits() -> None:
     found = settings("--max-queue-jobs", "7", "--retention-hours", "2", "--drain-timeout", "9")
     assert (found.limits.queue_jobs, found.limits.retention_s, found.limits.drain_s) == (7, 7200, 9)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--max-queue-jobs", "0"),
+        ("--max-job-seconds", "nan"),
+        ("--retention-hours", "-1"),
+        ("--port", "65536"),
+    ],
+)
+def test_limits_that_make_no_sense(flags: tuple[str, str]) -> None:
+    with pytest.raises(InvalidRequest, match="expected"):
+        settings(*flags)
 
 
 def test_sizes_to_warm() -> None:
@@ -94,3 +110,11 @@ def test_an_open_address_without_a_key_ends_at_once(
     assert main(flags) == 2
     assert "without an API key" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
+
+
+def test_without_its_libraries_it_says_what_to_install() -> None:
+    code = "import sys; sys.modules['uvicorn'] = None; from hyvideo_rt.cli.main import main; sys.exit(main(['serve']))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "got no module 'uvicorn'" in ended.stderr
+    assert "pip install 'hyvideo-rt[serve]'" in ended.stderr

@@ -1,8 +1,8 @@
 """A worker that makes no video but speaks the protocol; the prompt says how it misbehaves.
 
-"crash", "hang", "freeze" (no heartbeat), "garble", "fail CODE", "ignore cancel", "steps N SECONDS"; with
-"once" only in the first process that is asked. Argument: a folder in which each start leaves a file, and
-"dies" to end before it is ready.
+"crash", "fork" (a child that stays), "hang", "freeze" (no heartbeat), "garble", "fail CODE", "ignore cancel",
+"steps N SECONDS"; with "once" only in the first process that is asked. Argument: a folder in which each start
+leaves a file, and "dies" to end before it is ready.
 """
 
 import json
@@ -63,6 +63,9 @@ def make(request: Generate, folder: Path) -> Done | Failed:
     if "once" in words and seen.exists():
         words = []
     seen.touch()
+    if "fork" in words and os.fork() == 0:
+        time.sleep(60)  # holding the pipes of its parent
+        os._exit(0)
     if "crash" in words:
         os._exit(9)
     if "garble" in words:

@@ -1,6 +1,7 @@
 """Settings, requests and a service whose worker is `stub_worker.py`, for tests that need no real video."""
 
 import contextlib
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +19,9 @@ SQUARE, WIDE = Bucket(64, 64, 17), Bucket(64, 96, 17)
 KEY = "a-key-for-tests-only"
 AUTH = {"Authorization": f"Bearer {KEY}"}
 QUICK = Limits(
-    watchdog_floor_s=0.4,
-    heartbeat_s=0.4,
-    lease_s=1,
+    watchdog_floor_s=1,
+    heartbeat_s=1,
+    lease_s=3,
     max_backoff_s=0.2,
     start_s=20,
     drain_s=5,
@@ -55,7 +56,14 @@ def stub_service(folder: Path, *words: str, **limits: float) -> Iterator[Service
     try:
         yield service
     finally:
-        service.leave()
+        service.close()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 15) -> None:

@@ -51,7 +51,7 @@ def shared(folder: Path) -> Iterator[Client]:
         client.service = service
         wait_warm(service)
         yield client
-    service.leave()
+    service.close()
 
 
 @pytest.fixture
@@ -162,6 +162,8 @@ def test_a_form_says_the_same_as_json(client: Client) -> None:
         (b"\xff\xfe", "invalid_json", None),
         (b"{}", "invalid_value", "prompt"),
         (b'{"prompt": 5}', "invalid_value", "prompt"),
+        (b'{"prompt": "x", "num_frames": true}', "invalid_value", "num_frames"),
+        (b'{"prompt": "x", "steps": "3"}', "invalid_value", "steps"),
         (b'{"prompt": "x", "n": 2}', "unknown_parameter", "n"),
         (b'{"prompt": "x", "seed": NaN}', "invalid_value", "seed"),
         (b'{"prompt": "x", "seed": 1e400}', "invalid_value", "seed"),

@@ -26,7 +26,7 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     service = Service(stub_settings(tmp_path_factory.mktemp("openapi"), limits=limits))
     wait_warm(service)
     yield schemathesis.openapi.from_asgi("/openapi.json", make_app(service))
-    service.leave()
+    service.close()
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stubs import stub_service
+from stubs import ended, request_for, stub_service, wait_warm
 
 from hyvideo_rt.server.jobs import is_job_id, new_job_id
 from hyvideo_rt.server.outputs import Outputs
@@ -83,3 +83,17 @@ def test_the_sweep_deletes_orphans_and_nothing_else(tmp_path: Path) -> None:
         foreign.write_text("an operator's")
         service.desk.sweep()
         assert [path.name for path in service.outputs.root.iterdir() if path.is_file()] == ["notes.txt"]
+
+
+def test_videos_outlive_their_retention_by_one_sweep(tmp_path: Path) -> None:
+    with stub_service(tmp_path, retention_s=1000) as service:
+        wait_warm(service)
+        job_id = service.submit(request_for(), None)[0].id
+        finished_at = ended(service, job_id).finished_at or 0.0
+        waiting = service.store.create(request_for(), 1.0, 1.0, lambda load: None, None)[0].id
+        for age, kept in ((999.0, True), (1001.0, False)):
+            service.desk.clock = lambda age=age: finished_at + age  # type: ignore[misc]
+            service.desk.sweep()
+            assert (service.store.get(job_id) is not None) is kept
+            assert service.outputs.video(job_id).exists() is kept
+        assert service.store.get(waiting), "old, but not finished"

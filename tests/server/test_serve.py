@@ -18,7 +18,7 @@ import numpy as np
 import openai
 import pytest
 from PIL import Image
-from stubs import AUTH, KEY, wait_for
+from stubs import AUTH, KEY, free_port, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 60
@@ -29,9 +29,7 @@ class Server:
     """The process, on a port of its own, with its log read line by line."""
 
     def __init__(self, data_dir: Path, *flags: str, key: str | None = KEY) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         command = [
             sys.executable,
             "serve.py",
@@ -91,6 +89,8 @@ class Server:
         return int([line["worker"] for line in self.log if line["message"] == "worker is warm"][-1])
 
     def kill(self) -> None:
+        self.http.close()
+        self.openai.close()
         self.process.kill()
         self.process.wait()
 
@@ -250,7 +250,7 @@ def test_prompts_are_not_in_the_log(server: Server) -> None:
 
 def test_a_killed_server_goes_on_where_it_was_and_a_stopped_one_drains(tmp_path: Path) -> None:
     first = Server(tmp_path / "data").wait_ready()
-    running, waiting = first.create(steps=300, seed=5), first.create(steps=3)
+    running, waiting = first.create(steps=100, seed=5), first.create(steps=3)
     first.wait_step(running)
     worker = first.worker_pid()
     first.kill()
@@ -271,7 +271,7 @@ def test_a_killed_server_goes_on_where_it_was_and_a_stopped_one_drains(tmp_path:
         refused = _start_and_fail("--data-dir", str(tmp_path / "data"))
         assert "another server runs" in refused
 
-        last, next_one = second.create(steps=100), second.create(steps=100)
+        last, next_one = second.create(steps=60), second.create(steps=60)
         second.wait_step(last)
         second.process.send_signal(signal.SIGTERM)
         wait_for(lambda: second.http.get("/ready").status_code == 503, 10)

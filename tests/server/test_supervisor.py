@@ -7,13 +7,15 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stubs import ended, request_for, stub_service, stub_settings, traces, wait_for, wait_warm
 
 from hyvideo_rt.buckets import Bucket
-from hyvideo_rt.server.jobs import State
+from hyvideo_rt.server.jobs import Job, State
 from hyvideo_rt.server.outputs import Outputs
+from hyvideo_rt.server.protocol import Done
 from hyvideo_rt.server.service import Service
 
 
@@ -21,7 +23,9 @@ def submit(service: Service, prompt: str) -> str:
     return service.submit(request_for(prompt), None)[0].id
 
 
-@pytest.mark.parametrize("trouble", ["crash", "garble", "hang", "freeze", "fail internal_error"])
+@pytest.mark.parametrize(
+    "trouble", ["crash", "fork crash", "garble", "hang", "freeze", "fail internal_error"]
+)
 def test_a_second_attempt_in_a_new_process_completes(tmp_path: Path, trouble: str) -> None:
     with stub_service(tmp_path) as service:
         wait_warm(service)
@@ -181,4 +185,49 @@ def test_the_warm_up_takes_the_way_of_every_request(tmp_path: Path) -> None:
         assert service.store.page(None, 10, newest_first=True) == []
         assert [path.name for path in service.outputs.root.rglob("*") if path.is_file()] == []
     finally:
-        service.leave()
+        service.close()
+
+
+def test_a_cancel_between_claim_and_start_reaches_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row changes in the moment in which nobody can be told yet."""
+    with stub_service(tmp_path, watchdog_floor_s=5) as service:
+        wait_warm(service)
+        store, claim = service.store, service.store.claim
+
+        def claim_and_lose(*args: Any) -> Job | None:
+            job = claim(*args)
+            if job:
+                assert store.cancel(job.id, time.time())
+            return job
+
+        monkeypatch.setattr(store, "claim", claim_and_lose)
+        job_id = submit(service, "steps 1000 0.02")
+        wait_for(lambda: ended(service, job_id).state is State.CANCELLED)
+        wait_for(lambda: service.supervisors[0].job is None, timeout_s=3)
+
+
+def test_an_attempt_that_lost_its_lease_leaves_the_file_of_the_one_that_has_it(tmp_path: Path) -> None:
+    """Two attempts of one job, the older one finishing last: what was published stays."""
+    with stub_service(tmp_path) as service:
+        desk, outputs = service.desk, service.outputs
+        wait_warm(service)
+        service.supervisors[0].drain()
+        service.supervisors[0].join()
+        job_id = submit_row(service)
+        older = desk.claim(set(), print)
+        assert older
+        service.store.requeue(older, refund=False)
+        newer = desk.claim(set(), print)
+        assert newer
+        for attempt, content in ((newer, b"newer"), (older, b"older")):
+            partial = outputs.new_partial(job_id)
+            partial.write_bytes(content)
+            desk.publish(attempt, partial, Done(job_id, {"denoise": 1.0}, 0))
+        assert outputs.video(job_id).read_bytes() == b"newer"
+        assert ended(service, job_id).state is State.COMPLETED
+
+
+def submit_row(service: Service) -> str:
+    return service.store.create(request_for(), 1.0, time.time(), lambda load: None, None)[0].id

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stubs import request_for
+from stubs import request_for, wait_for
 
 from hyvideo_rt import errors
 from hyvideo_rt.buckets import Bucket
@@ -93,7 +93,7 @@ def test_denoising_stops_within_two_steps(pipeline: Pipeline, tmp_path: Path) ->
 
 def test_decoding_stops_within_a_tile(pipeline: Pipeline, tmp_path: Path) -> None:
     """A size of several tiles."""
-    request = order(tmp_path, steps=1, bucket=Bucket(272, 272, 17))
+    request = order(tmp_path, steps=1, bucket=Bucket(464, 64, 17))
     seen = serve_watched(pipeline, request, cancel_at=("decode", 0))
     assert seen[-1].stage == "decode"
     assert seen[-1].total > 2
@@ -201,3 +201,24 @@ def test_messages_come_back_as_they_were(message: Message) -> None:
     line = protocol.encode(message)
     assert line.count(b"\n") == 1
     assert protocol.decode(line) == message
+
+
+def test_a_worker_whose_server_was_killed_takes_its_own_children_along(tmp_path: Path) -> None:
+    """In a group of its own, as the server starts it: a child that was forked does not stay behind."""
+    code = (
+        "import os, sys, threading, time\n"
+        "from hyvideo_rt.server.worker import Wire\n"
+        "if os.fork() == 0: time.sleep(60)\n"
+        "Wire(sys.stdin.buffer, 1).listen()"
+    )
+    started = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, start_new_session=True)
+    started.wait(30)
+    wait_for(lambda: not group_lives(started.pid), timeout_s=10)  # until init has reaped the child
+
+
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
