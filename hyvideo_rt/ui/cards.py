@@ -18,10 +18,9 @@ def notice(text: str) -> str:
 
 def works(active: Sequence[Video], ended: Sequence[Video], words: Words) -> str:
     """What is being made, in the order of the queue; then what this page asked for and did not get."""
-    if not active and not ended:
-        return ""
+    title = f"<h2>{escape(words.in_work)}</h2>" if active else ""
     cards = [_active(video, words) for video in active] + [_failed(video, words) for video in ended]
-    return f"<h2>{escape(words.in_work)}</h2>{''.join(cards)}"
+    return title + "".join(cards)
 
 
 def player(video: Video | None, words: Words) -> str:
@@ -77,8 +76,10 @@ def status(video: Video, words: Words) -> str:
 def _failed(video: Video, words: Words) -> str:
     fault = video.error
     text = words.fault(fault.code, fault.message) if fault else video.status
+    own_wish = fault is not None and fault.code == "cancelled"
+    kind = "hv-failed" if own_wish else "hv-failed hv-fault"
     return (
-        f'<div class="hv-card hv-failed" data-video="{escape(video.id)}"><div class="hv-line">'
+        f'<div class="hv-card {kind}" data-video="{escape(video.id)}"><div class="hv-line">'
         f'<span class="hv-prompt">{escape(video.prompt)}</span>'
         f"{_button('dismiss', video.id, words.dismiss)}</div>"
         f'<div class="hv-status" role="status">{escape(text)}</div></div>'

@@ -44,10 +44,12 @@ class Page:
         words = self._words
         self.tab = gr.State(Tab())
         self.timer = gr.Timer(IDLE_S)
-        with gr.Row(equal_height=True):
+        with gr.Row():
             head = f"<h1>{words.title}</h1><span>{words.subtitle}</span>"
             gr.HTML(head, elem_classes="hv-head", scale=8)
-            self.switch = gr.Button(words.other_language, size="sm", scale=0, min_width=96)
+            self.switch = gr.Button(
+                words.other_language, size="sm", scale=0, min_width=96, elem_id="hv-switch"
+            )
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=320):
                 self.fields = self._fields()
@@ -66,8 +68,8 @@ class Page:
         words = self._words
         prompt = gr.Textbox(label=words.prompt, placeholder=words.prompt_hint, lines=3, max_lines=8)
         with gr.Row():
-            size = gr.Dropdown([], label=words.size, min_width=150, elem_id="hv-size")  # resolution
-            length = gr.Dropdown([], label=words.length, min_width=150, elem_id="hv-length")  # video_length
+            size = gr.Dropdown([], label=words.size, min_width=200, elem_id="hv-size")  # resolution
+            length = gr.Dropdown([], label=words.length, min_width=200, elem_id="hv-length")  # video_length
         steps = gr.Slider(1, form.MAX_STEPS, value=50, step=1, label=words.steps)  # num_inference_steps
         with gr.Accordion(words.advanced, open=False):
             seed = gr.Number(form.RANDOM_SEED, label=words.seed, info=words.seed_hint, precision=0)
