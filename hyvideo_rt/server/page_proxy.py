@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable
 from html import escape
+from types import SimpleNamespace
 
 import httpx
 from fastapi import Request
@@ -27,6 +28,7 @@ HOP_BY_HOP = {
 NOT_FORWARDED = HOP_BY_HOP | {"authorization", "expect"}
 METHODS = ["GET", "HEAD", "POST"]
 RETRY_S = 2
+NAMED = SimpleNamespace(path="/ui")
 TIMEOUT = httpx.Timeout(None, connect=3)  # streams of events are silent for long
 
 
@@ -43,6 +45,7 @@ class PageProxy:
 
     async def _answer(self, request: Request) -> Response:
         assert is_page(request.url.path)
+        request.scope["route"] = NAMED  # for log and metrics
         try:
             answer = await self._http.send(_passed_on(request), stream=True, follow_redirects=False)
         except httpx.ConnectError:

@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-PAGE = 50  # videos asked for at once
+PAGE, MAX_PAGES = 50, 10  # videos asked for at once, and how often
 TIMEOUT = httpx.Timeout(15, connect=3)
 T = TypeVar("T")
 
@@ -152,7 +152,7 @@ class Client:
         self._ask("DELETE", f"/v1/videos/{video_id}")
 
     def latest(self, completed: int) -> Sequence[Video]:
-        """The newest first, of every status, until `completed` of them are or there are no more."""
+        """The newest first, of every status, until `completed` of them are; of the last 500 at most."""
         found: list[Video] = []
         for page in self._pages():
             found += page
@@ -162,7 +162,7 @@ class Client:
 
     def _pages(self) -> Iterator[list[Video]]:
         params: dict[str, str | int] = {"limit": PAGE}
-        while True:
+        for _ in range(MAX_PAGES):
             answer = self._ask("GET", "/v1/videos", params=params)
             yield [Video.from_json(video) for video in answer["data"]]
             if not answer["has_more"]:

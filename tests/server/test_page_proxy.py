@@ -124,6 +124,13 @@ def test_other_paths_are_the_servers_own(url: str, path: str) -> None:
     assert httpx.get(url + path, headers=AUTH).json()["error"]["code"] == "not_found"
 
 
+def test_metrics_name_the_page_and_no_path(url: str) -> None:
+    httpx.get(f"{url}/ui/some/path", headers=AUTH)
+    text = httpx.get(f"{url}/metrics", headers=AUTH).text
+    assert 'method="GET",route="/ui",status="200"' in text
+    assert "some/path" not in text
+
+
 def test_the_limit_on_bodies_holds(url: str) -> None:
     def endless() -> Iterator[bytes]:
         for _ in range(200):
