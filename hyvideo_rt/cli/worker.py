@@ -13,12 +13,22 @@ import sys
 def main() -> int:
     wire_out = os.dup(1)
     os.dup2(2, 1)
-    from hyvideo_rt.cli.load import load_for_server  # after standard output has moved: these import libraries
+    # After standard output has moved: these import libraries.
+    from hyvideo_rt.cli.load import load_for_server
+    from hyvideo_rt.errors import HyVideoError
     from hyvideo_rt.server.worker import Wire, run
 
     args = argparse.Namespace(**json.loads(sys.argv[1]))
-    return run(lambda: load_for_server(args), Wire(sys.stdin.buffer, wire_out))
+    try:
+        return run(lambda: load_for_server(args), Wire(sys.stdin.buffer, wire_out))
+    except HyVideoError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stderr.flush()
+    os._exit(
+        status
+    )  # at once: a thread still waits for the server's next line, which an orderly exit trips on

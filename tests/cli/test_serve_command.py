@@ -113,7 +113,8 @@ def test_an_open_address_without_a_key_ends_at_once(
 
 
 def test_without_its_libraries_it_says_what_to_install() -> None:
-    code = "import sys; sys.modules['uvicorn'] = None; from hyvideo_rt.cli.main import main; sys.exit(main(['serve']))"
+    code = "import sys; sys.modules['uvicorn'] = None\n"
+    code += "from hyvideo_rt.cli.main import main; sys.exit(main(['serve']))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert "got no module 'uvicorn'" in ended.stderr

@@ -222,3 +222,16 @@ def group_lives(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_worker_that_cannot_load_says_why_and_leaves() -> None:
+    flags = {"model": "tiny", "device": "tpu", "warm": None}
+    command = [sys.executable, "-m", "hyvideo_rt.cli.worker", json.dumps(flags)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as worker:
+        assert worker.stderr
+        assert worker.wait(60) == 1
+        words = worker.stderr.read().decode()
+    assert words.startswith("InvalidRequest: got device 'tpu'")
+    assert "Traceback" not in words
