@@ -66,7 +66,12 @@ class PageProcess:
     def _live(self, server: str) -> int:
         Path(self.socket).unlink(missing_ok=True)
         told = {"server": server, "key": self.key, "socket": self.socket}
-        with subprocess.Popen(self._command, stdin=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the server, which drains first
+        ) as process:
             self._process = process
             assert process.stdin
             try:

@@ -1,5 +1,6 @@
 """The page's process: `hyvideo-rt ui` alone, or `python -m hyvideo_rt.ui.run` started by the server."""
 
+import contextlib
 import json
 import logging
 import os
@@ -129,13 +130,17 @@ def run(app: ASGIApp, **where: Any) -> None:
 def main() -> None:
     """One line of JSON on standard input says where and with what key; its end ends this process."""
     told = json.loads(sys.stdin.readline())
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_leave_with_parent, args=(told["socket"],), daemon=True).start()
     logging.basicConfig(level=logging.WARNING)
     run(make_app(told["server"], told["key"], ()), uds=told["socket"])
 
 
-def _leave_with_parent() -> None:
+def _leave_with_parent(socket: str) -> None:
+    """A server that was killed cannot tidy up; its end is the pipe's."""
     sys.stdin.read()
+    with contextlib.suppress(OSError):
+        os.unlink(socket)
+        os.rmdir(os.path.dirname(socket))
     os._exit(0)
 
 
