@@ -27,10 +27,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": _WEIGHTS | {"kernels", "sampling", "text", "video", "engine_set"},
     "plan": {"pipeline", "models", "config", "buckets", "errors"},
     "doctor": {"buckets", "errors", "video", "engines", "attention"},
-    "server": {"buckets", "config", "errors", "pipeline", "plan", "sampling", "video"},
+    "keys": set(),
+    "ui": {"buckets", "errors", "keys"},
+    "server": {"keys", "buckets", "config", "errors", "pipeline", "plan", "sampling", "video"},
     "cli": _WEIGHTS
     | {
         "server",
+        "ui",
         "attention",
         "pipeline",
         "plan",

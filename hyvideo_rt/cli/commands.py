@@ -20,6 +20,7 @@ def run(args: argparse.Namespace) -> int:
     table: dict[str, Callable[[argparse.Namespace], int]] = {
         "generate": _generate,
         "serve": _serve,
+        "ui": _ui,
         "presets": _presets,
         "plan": _plan,
         "convert": _convert,
@@ -49,6 +50,12 @@ def _serve(args: argparse.Namespace) -> int:
             f"got no module {error.name!r}, which the server needs\n  pip install 'hyvideo-rt[serve]'"
         ) from error
     return serve(args)
+
+
+def _ui(args: argparse.Namespace) -> int:
+    from hyvideo_rt.cli.ui import ui
+
+    return ui(args)
 
 
 def _presets(args: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from hyvideo_rt.cli.flags import (
     add_precision,
 )
 from hyvideo_rt.cli.serve_flags import add_serve
+from hyvideo_rt.cli.ui import add_ui
 from hyvideo_rt.cli.upstream_flags import add_fixed_and_ignored_flags
 from hyvideo_rt.config import MODELS
 from hyvideo_rt.engines.spec import Component
@@ -58,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_generate(commands.add_parser("generate", help="make videos from prompts"))
     add_serve(commands.add_parser("serve", help="answer requests for videos over HTTP"))
+    add_ui(commands.add_parser("ui", help="the web page of a server"))
     _add_presets(commands.add_parser("presets", help="the sizes, with tokens, FLOPs and memory"))
     _add_plan(commands.add_parser("plan", help="whether a video fits, before anything is loaded"))
     _add_convert(commands.add_parser("convert", help="write weights in the diffusers or the original layout"))

@@ -6,7 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+from hyvideo_rt.cli.keys import api_keys
 from hyvideo_rt.cli.model_choice import choose_checkpoint, warm_sizes
+from hyvideo_rt.cli.ui import page_command
 from hyvideo_rt.config import MODELS, ModelConfig
 from hyvideo_rt.errors import InvalidRequest
 from hyvideo_rt.pipeline import pick_device
@@ -43,6 +45,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
             retention_s=args.retention_hours * 3600,
             min_free_bytes=int(args.min_free_gib * GIB),
         ),
+        page=page_command() if args.ui else None,
     )
 
 
@@ -62,25 +65,6 @@ def devices(asked: str) -> list[str]:
     if len(set(names)) < len(names):
         raise InvalidRequest(f"got --device {asked}; expected each device once")
     return names
-
-
-def api_keys(variable: str, file: str | None) -> tuple[str, ...]:
-    """From the environment and from a file that others cannot read."""
-    keys = [variable] if variable else []
-    if file:
-        path = Path(file)
-        try:
-            if path.stat().st_mode & 0o027:  # its group may read: as secrets of containers and services are
-                raise InvalidRequest(f"got {path}, which others can read or change\n  chmod 600 {path}")
-            lines = [line.strip() for line in path.read_text().splitlines()]
-        except OSError as error:
-            raise InvalidRequest(
-                f"cannot read API keys from {path}: {error.strerror}\n  give a file with one key a line"
-            ) from error
-        keys += [line for line in lines if line and not line.startswith("#")]
-        if not keys:
-            raise InvalidRequest(f"got no key in {path}; expected one a line")
-    return tuple(keys)
 
 
 def _worker(args: argparse.Namespace, device: str) -> WorkerSpec:

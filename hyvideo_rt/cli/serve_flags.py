@@ -15,6 +15,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on (127.0.0.1)")
     where.add_argument("--port", type=int, default=8000, metavar="N", help="0 takes any that is free (8000)")
     where.add_argument("--api-key-file", metavar="FILE", help="one key a line; # starts a comment")
+    where.add_argument("--ui", action="store_true", help="answer / with a web page, made by another process")
     where.add_argument(
         "--data-dir", default="./hyvideo-data", metavar="FOLDER", help="of jobs and videos (./hyvideo-data)"
     )

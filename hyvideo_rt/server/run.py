@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import threading
 from types import FrameType
 
@@ -9,6 +10,7 @@ import uvicorn
 
 from hyvideo_rt.server.app import make_app
 from hyvideo_rt.server.logs import log_as_json
+from hyvideo_rt.server.page_process import PageProcess
 from hyvideo_rt.server.service import Service, alone_on
 from hyvideo_rt.server.settings import Settings
 
@@ -22,8 +24,9 @@ def serve(settings: Settings) -> int:
     log_as_json()
     with alone_on(settings):
         service = Service(settings)
+        page = PageProcess(settings.page) if settings.page else None
         config = uvicorn.Config(
-            make_app(service),
+            make_app(service, page),
             host=settings.host,
             port=settings.port,
             log_config=None,
@@ -34,18 +37,26 @@ def serve(settings: Settings) -> int:
             ws="none",
         )
         try:
-            _DrainingServer(config, service).run()
+            _DrainingServer(config, service, page).run()
         finally:
             service.close()
+            if page:
+                page.leave()
     return 0
 
 
 class _DrainingServer(uvicorn.Server):
     """Answers go on while jobs finish: clients can poll, follow and download until the last one has."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, page: PageProcess | None) -> None:
         super().__init__(config)
-        self._service, self._signals = service, 0
+        self._service, self._page, self._signals = service, page, 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """The page is started when it is known where the API is."""
+        await super().startup(sockets)
+        if self._page and self.started:
+            self._page.start(_address(self.servers[0].sockets[0]))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._signals += 1
@@ -56,11 +67,22 @@ class _DrainingServer(uvicorn.Server):
 
     def _drain(self) -> None:
         self._service.drain()
+        if self._page:
+            self._page.leave()  # browsers that keep a stream open would be waited for
         self.should_exit = True
 
     def _end_now(self) -> None:
         log.warning("a second signal: ending now")
         try:
             self._service.leave()
+            if self._page:
+                self._page.leave()
         finally:
             os._exit(ENDED_NOW)
+
+
+def _address(listening: socket.socket) -> str:
+    """Where this machine reaches the server; one that listens everywhere is reached by loopback."""
+    host, port = listening.getsockname()[:2]
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"

@@ -64,7 +64,7 @@ class Settings:
     """Raises InvalidRequest for an address that others reach without a key.
 
     An empty `api_keys` lets everyone in who can reach the address; `warm` are the sizes that are ready when
-    `/ready` says so.
+    `/ready` says so. `page` is the command that starts the web page's process.
     """
 
     data_dir: Path
@@ -76,6 +76,7 @@ class Settings:
     port: int = 8000
     api_keys: tuple[str, ...] = ()
     limits: Limits = Limits()
+    page: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 1 << 16:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from hyvideo_rt.buckets import PRESETS, Bucket
+from hyvideo_rt.cli.keys import api_keys
 from hyvideo_rt.cli.main import build_parser, main
-from hyvideo_rt.cli.serve import api_keys, devices, settings_of
+from hyvideo_rt.cli.serve import devices, settings_of
 from hyvideo_rt.errors import InvalidRequest
 from hyvideo_rt.server.settings import Settings
 
