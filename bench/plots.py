@@ -52,7 +52,7 @@ def latency(result: Result, axis: Any) -> None:
     axis.set_xlabel("image tokens")
     axis.set_ylabel("ms per step")
     axis.set_ylim(bottom=0)
-    axis.legend(fontsize="small")
+    axis.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def waterfall(result: Result, axis: Any) -> None:

@@ -15,6 +15,7 @@ from hyvideo_rt.bench.tables import (
     engines_table,
     loading_table,
     quality_table,
+    server_table,
     startup_table,
     steps_table,
 )
@@ -27,6 +28,7 @@ FILES: dict[str, dict[str, Callable[[], str]]] = {
         "quality": quality_table,
         "kernels": kernels_table,
         "attention": attention_table,
+        "server": server_table,
         "loading": loading_table,
     },
 }

@@ -74,32 +74,30 @@ def startup_table() -> str:
 
 
 def steps_table() -> str:
-    """The ladder at the default size; lossy rungs have their quality in the table of that name."""
+    """Every rung at every size; lossy rungs have their quality in the table of that name."""
     result = load("cpu/steps.json")
-    size = result["rows"][0]["size"]
-    stages = {
-        stage: {row["rung"]: row for row in result["rows"] if (row["stage"], row["size"]) == (stage, size)}
-        for stage in ("denoise", "decode")
-    }
+    found = {(row["stage"], row["size"], row["rung"]): row for row in result["rows"]}
     rows = []
-    for rung in stages["denoise"]:
-        cells = [cell for stage in stages.values() for cell in _rung_cells(stage.get(rung))]
-        lossy = " (lossy)" if stages["denoise"][rung]["lossy"] else ""
-        rows.append(f"| {rung}{lossy} | {' | '.join(cells)} |\n")
-    reasons = [f"{r['rung']}: {r['reason']}" for r in stages["denoise"].values() if "reason" in r]
+    for stage, size, rung in found:
+        if stage == "denoise":
+            lossy = " (lossy)" if found[stage, size, rung]["lossy"] else ""
+            cells = [c for each in ("denoise", "decode") for c in _rung_cells(found.get((each, size, rung)))]
+            rows.append(f"| {size} | {rung}{lossy} | {' | '.join(cells)} |\n")
+    reasons = {f"{row['rung']} did not run: {row['reason']}. " for row in result["rows"] if "reason" in row}
     notes = (
-        f"Embedded model, {size}, {_cpu_words(result)}. Ratios over diffusers, turn by turn, with 95 % ",
-        "intervals; shares of what a large product in the rung's dtype attains; the difference is of the ",
-        f"results, relative, from diffusers'. {' '.join(reasons)}. `{result['conditions']['command']}`",
+        f"Embedded model, {_cpu_words(result)}. Ratios are diffusers' time over the rung's, turn by turn, ",
+        "with 95 % intervals; the limit is what a large product in the rung's dtype attains; differences ",
+        f"are of the results, relative, from diffusers'. {''.join(sorted(reasons))}",
+        f"`{result['conditions']['command']}`",
     )
     one = ("time", "ratio", "of the limit", "difference")
-    head = ("", *(f"step, {word}" for word in one), *(f"decode, {word}" for word in one))
+    head = ("size", "", *(f"step, {word}" for word in one), *(f"decode, {word}" for word in one))
     return table(head, rows, notes)
 
 
 def _rung_cells(row: Result | None) -> list[str]:
     if row is None or "median_s" not in row:
-        return ["" if row is None else "did not run", "", "", ""]
+        return ["", "", "", ""]
     return [
         f"{1e3 * row['median_s']:.1f} ms",
         _ratio(row.get("ratio")),
@@ -162,6 +160,25 @@ def quality_table() -> str:
 def _points(points: Result) -> str:
     mean, low, high = (100 * points[name] for name in ("mean", "low", "high"))
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def server_table() -> str:
+    result = load("cpu/server_load.json")
+    overhead, burst = result["overhead"], result["burst"]
+    accepted, refused = (burst["statuses"][status] for status in ("200", "429"))
+    rows = [
+        f"| one video, pipeline and file alone | {overhead['bare_ms']:.0f} ms |\n",
+        f"| one video through the server | {overhead['through_the_server_ms']:.0f} ms |\n",
+        f"| of it outside the worker's stages | {overhead['over_the_stages_ms']:.1f} ms |\n",
+        f"| {burst['creates']} creates at once: accepted, refused | {accepted}, {refused} |\n",
+        f"| a refusal, median and 99th percentile | {burst['refused_p50_ms']:.0f}, "
+        f"{burst['refused_p99_ms']:.0f} ms |\n",
+    ]
+    notes = (
+        f"Embedded model, {_cpu_words(result)}, {burst['connections']} connections, while the worker makes ",
+        f"videos on the same cores. Every accepted video ended once. `{result['conditions']['command']}`",
+    )
+    return table(("", "median"), rows, notes)
 
 
 def loading_table() -> str:

@@ -4,7 +4,7 @@ from fastapi import FastAPI
 
 from hyvideo_rt import __version__
 from hyvideo_rt.server import faults
-from hyvideo_rt.server.auth import RequireKey
+from hyvideo_rt.server.auth import OwnMachineOnly, RequireKey
 from hyvideo_rt.server.page_process import PageProcess
 from hyvideo_rt.server.requests import LimitBody, Observe
 from hyvideo_rt.server.routes_server import server_routes
@@ -28,7 +28,10 @@ def make_app(service: Service, page: PageProcess | None = None) -> FastAPI:
     if keys and page:
         keys = (*keys, page.key)
     app.add_middleware(LimitBody, limit=service.settings.limits.body_bytes)
-    app.add_middleware(RequireKey, keys=keys, page=page is not None)
+    if keys:
+        app.add_middleware(RequireKey, keys=keys, page=page is not None)
+    else:
+        app.add_middleware(OwnMachineOnly)
     app.add_middleware(Observe, metrics=service.metrics)  # the last one added stands first
     return app
 

@@ -457,3 +457,30 @@ def test_pictures_wait_for_each_other_and_hold_nobody_up(
         assert client.get("/live").status_code == client.get("/ready").status_code == 200
         assert len(drawn) < 60, "they were drawn before anyone asked for anything else"
         assert {picture.result().status_code for picture in pictures} == {200}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "127.0.0.1:8000"}, 200),
+        ({"Host": "localhost:8000", "Origin": "http://localhost:8000"}, 200),
+        ({"Host": "[::1]:8000"}, 200),
+        ({"Host": "evil.example:8000"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Host": "127.0.0.1:8000", "Origin": "https://evil.example"}, 403),
+        ({"Host": "127.0.0.1:8000", "Origin": "http://127.0.0.1:9000"}, 403),
+        ({"Host": "127.0.0.1:8000", "Origin": "null"}, 403),
+        ({"Host": "[::1"}, 403),
+        ({"Host": ""}, 403),
+    ],
+)
+def test_without_keys_no_other_site_gets_in(tmp_path: Path, headers: dict[str, str], status: int) -> None:
+    service = Service(stub_settings(tmp_path, limits=LIMITS))
+    try:
+        with TestClient(make_app(service)) as keyless:
+            answer = keyless.post("/v1/videos", data={"prompt": "a cat", "steps": "no"}, headers=headers)
+            assert answer.status_code == (400 if status == 200 else status)
+            assert answer.json()["error"]["code"] == ("invalid_value" if status == 200 else "foreign_origin")
+            assert keyless.get("/live", headers=headers).status_code == 200
+    finally:
+        service.close()
