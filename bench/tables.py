@@ -134,7 +134,7 @@ def _against_eager(result: Result, raced: Result) -> str:
 
 
 def quality_table() -> str:
-    result = load("cpu/quality.json")
+    result, layers = load("cpu/quality.json"), load("cpu/quality_layers.json")
     judged = ("colour", "shape", "direction", "all")
     dense = " | ".join(f"{100 * result['bf16'][name]:.1f} %" for name in judged)
     rows = [f"| bf16 | | | | {dense} |\n"]
@@ -144,15 +144,15 @@ def quality_table() -> str:
             f"| {name} | {row['psnr_db']:.1f} dB | {row['ssim']:.3f} "
             f"| {row['latent_error_mean']:.3f}, {row['latent_error_max']:.1f} | {points} |\n"
         )
-    each = sorted(result["psnr_db_each"].items(), key=lambda pair: pair[1])
+    each = sorted(layers["psnr_db_each"].items(), key=lambda pair: pair[1])
     notes = (
         f"Embedded model, {result['prompts']} held-out prompts, each with its own seed, beside the same ",
         "videos in bf16: mean PSNR and SSIM; mean and largest error of the latents, in their standard ",
         "deviations; judged right, in percent points more or less than bf16, with the 95 % interval of a ",
         f"bootstrap over prompts. On a CPU with the arithmetic of a GPU. {_cpu_words(result)}: ",
-        f"`{result['conditions']['command']}`. One kind of layer in 8 bits ",
-        f"({result['prompts_each']} prompts): ",
-        ", ".join(f"{name} {value:.1f}" for name, value in each) + " dB.",
+        f"`{result['conditions']['command']}`. One kind of layer in 8 bits: ",
+        ", ".join(f"{name} {value:.1f}" for name, value in each),
+        f" dB (commit {layers['conditions']['commit']}, `{layers['conditions']['command']}`).",
     )
     return table(("", "PSNR", "SSIM", "latents", *judged), rows, notes)
 
