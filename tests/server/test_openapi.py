@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance
-from stubs import QUICK, stub_settings, wait_warm
+from stubs import AUTH, KEY, QUICK, stub_settings, wait_warm
 
 from hyvideo_rt.server.app import make_app
 from hyvideo_rt.server.service import Service
@@ -23,9 +23,9 @@ CHECKS = [not_a_server_error, response_schema_conformance]
 @pytest.fixture(scope="module")
 def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     limits = replace(QUICK, watchdog_floor_s=5, heartbeat_s=5)
-    service = Service(stub_settings(tmp_path_factory.mktemp("openapi"), limits=limits))
+    service = Service(stub_settings(tmp_path_factory.mktemp("openapi"), keys=(KEY,), limits=limits))
     wait_warm(service)
-    yield schemathesis.openapi.from_asgi("/openapi.json", make_app(service))
+    yield schemathesis.openapi.from_asgi("/openapi.json", make_app(service), headers=AUTH)
     service.close()
 
 
@@ -43,7 +43,8 @@ def _try(operation: Any, mode: GenerationMode) -> None:
     @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
     def one(case: Any) -> None:
-        answer = case.call()
+        answer = case.call(headers=AUTH)
+        assert answer.status_code != 401
         case.validate_response(answer, checks=CHECKS)
         if 400 <= answer.status_code < 500 and case.method != "HEAD":
             assert set(json.loads(answer.content)["error"]) == {"message", "type", "param", "code"}

@@ -223,9 +223,8 @@ def test_refusals_are_read_in_the_language_of_the_page(browser: Any, server: str
     page.locator(".hv-notice", has_text="排队的视频太多了。").wait_for()
     assert re.search(r"请在 \d+ 秒后重试", page.locator(".hv-notice").inner_text())
     assert page.locator(".hv-status", has_text="排队中").count() >= 1
-    for _ in range(3):
-        page.locator("[data-do=cancel]").last.click()
-        page.wait_for_timeout(700)
+    page.evaluate("document.querySelectorAll('[data-do=cancel]').forEach(button => button.click())")
+    page.wait_for_timeout(700)
     visit.close()
 
 
