@@ -19,8 +19,8 @@ STAGES = {
 Result = Mapping[str, Any]
 
 
-def cpu_table() -> str:
-    result = load("cpu/end_to_end.json")
+def cpu_table(name: str = "end_to_end") -> str:
+    result = load(f"cpu/{name}.json")
     rows = []
     for stage, words in STAGES.items():
         row = result["stages"][stage]
