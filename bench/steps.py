@@ -47,6 +47,7 @@ from hyvideo_rt.kernels.fp8 import E4M3
 from hyvideo_rt.kernels.ops import REFERENCE, Ops
 from hyvideo_rt.models.tiling import Tiling, run_tiled
 from hyvideo_rt.pipeline import Precision
+from hyvideo_rt.weights.checkpoint import empty_dit
 
 SIZES = {"cpu": ("64x64x17", "64x96x17", "64x64x33"), "cuda": ("544x960x129", "720x1280x129")}
 OURS = "hyvideo_rt"  # the rung with plain operators; those after it add to it
@@ -254,8 +255,7 @@ def triton(attention: str) -> Ops:
 
 def in_bf16(networks: Networks) -> Networks:
     """A copy of the DiT in half the bits."""
-    with torch.device("meta"):
-        dit = type(networks.dit)(networks.config.dit)
+    dit = empty_dit(networks.config.dit, REFERENCE, fp8=False)
     dit.load_state_dict({k: v.bfloat16() for k, v in networks.dit.state_dict().items()}, assign=True)
     return Networks(networks.config, dit.eval(), networks.vae, networks.device)
 

@@ -66,7 +66,8 @@ def run(command: list[str], environment: dict[str, str], folder: Path) -> str:
     """What it printed. Raises CalledProcessError; skips where a program that it needs is missing."""
     for program in [command[0], *(["curl", "jq"] if command[0] == "bash" else [])]:
         if shutil.which(program, path=environment["PATH"]) is None:
-            pytest.skip(f"{program} is not installed")
+            # The reader's program, which pip cannot install. test_serve.py makes the same requests.
+            pytest.skip(f"{program} is not installed here: this example is not run")
     ended = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=EXAMPLE_S
     )

@@ -188,7 +188,7 @@ def test_what_is_no_message_is_refused(line: bytes) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        Generate("x", {"prompt": "\u2028 😀\n"}, "/tmp/x"),
+        Generate("x", {"prompt": "\u2028 😀\n"}, "x.mp4"),
         Cancel("x"),
         protocol.Ready({"device": "cpu"}),
         protocol.Heartbeat(),
