@@ -16,7 +16,7 @@ from typing import Any
 from hyvideo_rt.bench.timing import Ratio
 from hyvideo_rt.errors import InvalidRequest
 
-SAME = ("bucket", "steps")  # what both results must agree in, beside the weights
+SAME = ("weights", "sizes", "steps", "precision")  # conditions that both results must agree in
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,12 @@ def main() -> int:
 def compare(before: Mapping[str, Any], after: Mapping[str, Any], margin: float) -> list[Verdict]:
     """A verdict for every ratio that both have. Raises InvalidRequest for what cannot be compared."""
     for name in SAME:
-        if before.get(name) != after.get(name):
+        one, other = (result["conditions"].get(name) for result in (before, after))
+        if one != other:
             raise InvalidRequest(
-                f"got results of {name} {before.get(name)} and {after.get(name)}; expected the same of both\n"
+                f"got results of {name} {one} and {other}; expected the same of both\n"
                 f"  measure again with the first one's settings"
             )
-    one, other = (result["conditions"]["weights"] for result in (before, after))
-    if one != other:
-        raise InvalidRequest(f"got results of {one} and of {other} weights; expected the same of both")
     first, second = dict(ratios_of(before)), dict(ratios_of(after))
     shared = [name for name in first if name in second]
     if not shared:

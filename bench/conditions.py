@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -16,8 +17,26 @@ LIBRARIES = ("triton", "tensorrt", "tensorrt_rtx_cu13", "openvino", "diffusers",
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def conditions(device: torch.device, weights: str) -> dict[str, object]:
-    """Command, machine, versions and commit. `weights` says whose weights ran: published, tiny or random."""
+@dataclass(frozen=True)
+class Workload:
+    """What ran. weights: published, tiny or random; steps 0 where none are taken; precision and backends of
+    all contestants, in words.
+    """
+
+    weights: str
+    sizes: Sequence[str]
+    steps: int
+    precision: str
+    backends: Sequence[str]
+
+
+def conditions(device: torch.device, workload: Workload) -> dict[str, object]:
+    """The machine's and the workload's."""
+    return machine(device) | asdict(workload)
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    """Command, machine, versions and commit."""
     found: dict[str, object] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hyvideo_rt": __version__,
@@ -26,7 +45,6 @@ def conditions(device: torch.device, weights: str) -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{name: version for name in LIBRARIES if (version := _version(name))},
-        "weights": weights,
     }
     if device.type == "cuda":
         query = "--query-gpu=name,driver_version,power.limit,clocks.max.sm,clocks.sm"

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from hyvideo_rt.bench import limits, work
-from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.bench.networks import from_store
 from hyvideo_rt.bench.peers import load_peer, peer_arguments, peer_video
 from hyvideo_rt.bench.timing import Ratio, Timing, race
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.model_choice import embedded_tiny
-from hyvideo_rt.pipeline import Pipeline
+from hyvideo_rt.pipeline import Pipeline, Precision
 from hyvideo_rt.sampling import SamplingParams, denoise, initial_noise, make_sigmas
 from hyvideo_rt.video import save_mp4
 
@@ -52,10 +52,10 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     if not args.only_eager:
         ours["engines"] = with_engines(params.bucket)
         peers["diffusers_compiled"] = load_peer(FOLDER, compiled=True)
+    steps, backends = params.num_inference_steps, ["eager"] if args.only_eager else ["eager", "inductor"]
+    workload = Workload("tiny", [str(params.bucket)], steps, str(Precision.default(CPU)), backends)
     result: dict[str, Any] = {
-        "conditions": conditions(CPU, weights="tiny"),
-        "bucket": str(params.bucket),
-        "steps": params.num_inference_steps,
+        "conditions": conditions(CPU, workload),
         "ours": {name: pipeline.identity for name, pipeline in ours.items()},
         "limits": asdict(limits.measure(CPU)),
         "flops": work.request_flops(checkpoint.config, ours["hyvideo_rt"].encode(PROMPT, params)[0], params),

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hyvideo_rt.bench import limits, work
-from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.bench.networks import TEXT_TOKENS, Networks, embedded, published, step, step_inputs
 from hyvideo_rt.bench.timing import Ratio, Timing, race
 from hyvideo_rt.buckets import Bucket
@@ -51,8 +51,11 @@ def main() -> None:
     best = best_backend(networks.device) if args.gpu else "openvino"
     backends: list[BackendName] = list(dict.fromkeys(("inductor", best)))
     sizes = args.sizes or (GPU_SIZES if args.gpu else CPU_SIZES)
+    workload = Workload(
+        networks.weights, sizes, 1, str(Precision.default(networks.device)), ["eager", *backends]
+    )
     result = {
-        "conditions": conditions(networks.device, networks.weights),
+        "conditions": conditions(networks.device, workload),
         "limits": asdict(limits.measure(networks.device)),
         "backends": [measure(networks, backend, sizes, args.runs) for backend in backends],
     }

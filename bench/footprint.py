@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.bench.memory import device_peak
 from hyvideo_rt.bench.networks import random_module
 from hyvideo_rt.buckets import Bucket
@@ -52,6 +52,7 @@ def main() -> None:
         table = triton_ops(args.attention, BACKENDS[args.attention].load())
     buckets = [Bucket.parse(size) for size in args.sizes]
     stages = {"encode": encode_stage, "denoise": denoise_stage, "decode": decode_stage}
+    workload = Workload("random", args.sizes, 1, str(Precision.default(GPU)), ["eager"])
     rows = []
     for stage in args.stages:
         with stages[stage](MODEL, Precision.default(GPU), table) as run:
@@ -60,7 +61,7 @@ def main() -> None:
                 print(rows[-1], f"planned {planned_gib(stage, bucket):.3f} GiB", flush=True)
                 if args.out:
                     result = {
-                        "conditions": conditions(GPU, weights="random"),
+                        "conditions": conditions(GPU, workload),
                         "kernels": table.name,
                         "rows": rows,
                     }

@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 
-from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.conditions import machine
 from hyvideo_rt.errors import InvalidRequest
 
 State = Literal["passed", "failed", "cut", "not started"]
@@ -151,7 +151,7 @@ def run_all(
 ) -> list[Outcome]:
     """What became of each part; `suite.json` in the folder holds it from the first part on."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = conditions(torch.device("cuda" if torch.cuda.is_available() else "cpu"), "random")
+    about = machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     before = earlier(folder, about["commit"])
     end, outcomes = time.monotonic() + seconds, list[Outcome]()
     for part in parts:

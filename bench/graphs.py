@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.bench.timing import interleave
 from hyvideo_rt.config import MODELS
 from hyvideo_rt.engines.library import require
@@ -43,7 +43,9 @@ def main() -> None:
         cases[f"single block, width {width}, {tokens + TEXT_TOKENS} tokens"] = (block, width)
     rows = {name: measure(spec, width, args.runs) for name, (spec, width) in cases.items()}
     result = {
-        "conditions": conditions(CPU, "random")
+        "conditions": conditions(
+            CPU, Workload("random", list(cases), 0, "fp32", ["eager", "onnxruntime", "openvino"])
+        )
         | {name: require(name).__version__ for name in ("onnxruntime", "openvino")},
         "rows": rows,
     }

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hyvideo_rt.bench import limits
-from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.bench.limits import CALLS
 from hyvideo_rt.bench.timing import Timing, interleave
 from hyvideo_rt.kernels.attention_backends import BACKENDS, Attend
@@ -48,7 +48,15 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="a picture of the result (needs matplotlib)")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result: dict[str, object] = {"conditions": conditions(device, "random")}
+    gpu = device.type == "cuda"
+    workload = Workload(
+        "random",
+        list(GPU_TOKENS if gpu else CPU_TOKENS),
+        0,
+        "bf16" if gpu else "fp32",
+        ["eager", "torch.compile", "Triton"][: 3 if gpu else 2],
+    )
+    result: dict[str, object] = {"conditions": conditions(device, workload)}
     with torch.inference_mode():
         result["limits"] = vars(limits.measure(device, args.runs))
         for part, run in (("memory", memory_rows), ("attention", attention_rows)):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.conditions import machine
 from hyvideo_rt.bench.timing import interleave
 from hyvideo_rt.kernels.fp8 import E4M3
 
@@ -42,9 +42,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(
-        json.dumps({"conditions": conditions(device, "random"), **vars(measure(device, args.runs))}, indent=2)
-    )
+    print(json.dumps({"conditions": machine(device), **vars(measure(device, args.runs))}, indent=2))
 
 
 @torch.inference_mode()

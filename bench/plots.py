@@ -83,8 +83,8 @@ def request(result: Result, axis: Any) -> None:
             width = moment["at_s"] - last
             axis.barh(moment["stage"], width, left=last, color=COLOURS[moment["stage"]], edgecolor="white")
         last = moment["at_s"]
-    seconds = result["seconds"]
-    axis.set_xlabel(f"seconds; {result['bucket']}, {result['steps']} steps, {seconds['video']:.3g} s in all")
+    seconds, c = result["seconds"], result["conditions"]
+    axis.set_xlabel(f"seconds; {c['sizes'][0]}, {c['steps']} steps, {seconds['video']:.3g} s in all")
     axis.invert_yaxis()
 
 

@@ -23,12 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.arithmetic import sage_attention
+from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.model_choice import embedded_tiny
 from hyvideo_rt.export.programs import ATTENTION, LINEARS
 from hyvideo_rt.kernels.attention import joint_attention_fp8
-from hyvideo_rt.kernels.ops import REFERENCE
+from hyvideo_rt.kernels.attention_backends import joint_attention_by
+from hyvideo_rt.kernels.ops import REFERENCE, Ops
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.pipeline import Pipeline
 from hyvideo_rt.sampling import SamplingParams, denoise, initial_noise, make_sigmas
@@ -41,10 +43,13 @@ from tiny.world import Scene, sample_scene
 CPU, BF16 = torch.device("cpu"), torch.bfloat16
 PRODUCTS = (*LINEARS["double_block"], *LINEARS["single_block"])
 JUDGED = ("colour", "shape", "direction", "all")
+STEPS = 20
 CALIBRATION = 16  # prompts
 RESAMPLES = 2000
 IN_BLOCKS = re.compile(r"(double|single)_blocks\.(?!.*mod)")  # of which the modulations are not
 EXACT = 1e-10  # mean square at which a PSNR ends: 100 dB
+E4M3_ATTENTION = replace(REFERENCE, joint_attention=joint_attention_fp8)
+INT8_ATTENTION = replace(REFERENCE, joint_attention=joint_attention_by(sage_attention))
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,12 @@ def eight_bit_products(
     checkpoint: Checkpoint, wide: Sequence[str] = (), attention: bool = False
 ) -> HunyuanVideoDiT:
     """Both sides of the blocks' linear layers but for the wide ones; on request of attention too."""
-    ops = replace(REFERENCE, joint_attention=joint_attention_fp8) if attention else REFERENCE
+    ops = E4M3_ATTENTION if attention else REFERENCE
     return checkpoint.load_dit(CPU, BF16, fp8=True, wide=wide, ops=ops, fp8_products=True)
 
 
-def eight_bit_attention(checkpoint: Checkpoint) -> HunyuanVideoDiT:
-    return checkpoint.load_dit(CPU, BF16, ops=replace(REFERENCE, joint_attention=joint_attention_fp8))
+def eight_bit_attention(checkpoint: Checkpoint, ops: Ops = E4M3_ATTENTION) -> HunyuanVideoDiT:
+    return checkpoint.load_dit(CPU, BF16, ops=ops)
 
 
 def in_8_bits(layer: str, checkpoint: Checkpoint) -> HunyuanVideoDiT:
@@ -90,6 +95,7 @@ SETTINGS: dict[str, Load] = {
     "8-bit weights": lambda checkpoint: checkpoint.load_dit(CPU, BF16, fp8=True),
     "8-bit products": eight_bit_products,
     "8-bit attention": eight_bit_attention,
+    "SageAttention (INT8)": partial(eight_bit_attention, ops=INT8_ATTENTION),
     "8-bit products and attention": partial(eight_bit_products, attention=True),
 }
 
@@ -108,7 +114,9 @@ def main() -> None:
     pipeline = Pipeline.load(checkpoint, CPU)
     dense = make(pipeline, checkpoint.load_dit(CPU, BF16), asked, scenes)
     result: dict[str, Any] = {
-        "conditions": conditions(CPU, "tiny"),
+        "conditions": conditions(
+            CPU, Workload("tiny", [str(Bucket(*MAIN))], STEPS, "bf16 against each setting", ["eager"])
+        ),
         "prompts": args.prompts,
         "bf16": {name: share(dense.scores, name) for name in JUDGED},
         "settings": {},
@@ -140,7 +148,7 @@ def make(pipeline: Pipeline, dit: HunyuanVideoDiT, asked: Sequence[str], scenes:
     pipeline = Pipeline(dit, pipeline.vae, pipeline.text_encoder, device=CPU)
     latents, videos = [], []
     for seed, prompt in enumerate(asked):
-        params = SamplingParams(Bucket(*MAIN), seed=seed, num_inference_steps=20)
+        params = SamplingParams(Bucket(*MAIN), seed=seed, num_inference_steps=STEPS)
         latents.append(latents_of(pipeline, prompt, params))
         videos.append(torch.cat(list(pipeline.decode(latents[-1])), dim=2))
     return Made(latents, videos, score_each(2 * torch.cat(videos) - 1, scenes))

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from hyvideo_rt.bench import limits, memory, work
-from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.bench.networks import PUBLISHED, random_module
 from hyvideo_rt.bench.timing import Timing
 from hyvideo_rt.buckets import Bucket
@@ -64,10 +64,10 @@ def measure(pipeline: Pipeline, params: SamplingParams) -> dict[str, Any]:
         pipeline.forget_prompts()
     moments = watch(pipeline, params)
     seconds, steps = stage_seconds(moments), step_seconds(moments)
+    weights, precision = "random" if device.type == "cuda" else "tiny", str(Precision.default(device))
+    workload = Workload(weights, [str(params.bucket)], params.num_inference_steps, precision, ["eager"])
     return {
-        "conditions": conditions(device, "random" if device.type == "cuda" else "tiny"),
-        "bucket": str(params.bucket),
-        "steps": params.num_inference_steps,
+        "conditions": conditions(device, workload),
         "ours": pipeline.identity,
         "limits": asdict(limit),
         "seconds": seconds,

@@ -25,15 +25,16 @@ from typing import Any
 import httpx
 import torch
 
-from hyvideo_rt.bench.conditions import ROOT, conditions
+from hyvideo_rt.bench.conditions import ROOT, Workload, conditions
 from hyvideo_rt.buckets import Bucket
-from hyvideo_rt.pipeline import Pipeline
+from hyvideo_rt.pipeline import Pipeline, Precision
 from hyvideo_rt.sampling import SamplingParams
 from hyvideo_rt.video import save_mp4
 from hyvideo_rt.weights.checkpoint import Checkpoint
 
 PROMPT, STEPS = "a red circle moves right", 20
 START_S = 120
+CPU = torch.device("cpu")
 
 
 def main() -> None:
@@ -44,7 +45,8 @@ def main() -> None:
     parser.add_argument("--queue", type=int, default=50, help="jobs that may wait in the burst")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    result: dict[str, object] = {"conditions": conditions(torch.device("cpu"), "tiny")}
+    workload = Workload("tiny", ["64x64x17"], STEPS, str(Precision.default(CPU)), ["eager"])
+    result: dict[str, object] = {"conditions": conditions(CPU, workload)}
     with tempfile.TemporaryDirectory() as folder:
         bare = bare_seconds(args.videos, Path(folder))
         with running_server(Path(folder) / "data", args.queue) as url:
@@ -58,9 +60,7 @@ def main() -> None:
 
 def bare_seconds(count: int, folder: Path) -> list[float]:
     """One video after the other, from prompt to file, without a server."""
-    pipeline = Pipeline.load(
-        Checkpoint.open(Path(str(files("hyvideo_rt") / "tiny_model"))), torch.device("cpu")
-    )
+    pipeline = Pipeline.load(Checkpoint.open(Path(str(files("hyvideo_rt") / "tiny_model"))), CPU)
     seconds = []
     for seed in range(count + 1):
         start = time.perf_counter()

@@ -18,12 +18,14 @@ from typing import Any
 
 import torch
 
-from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.bench.networks import from_store
 from hyvideo_rt.bench.timing import Ratio, Timing
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.config import MODELS
+from hyvideo_rt.pipeline import Precision
 
+CPU = torch.device("cpu")
 PHASES = ("import_s", "load_s", "first_step_s", "video_s")
 HEAD = """
 import json, time
@@ -131,8 +133,9 @@ def measure(runs: int, folder: Path, *, only_eager: bool) -> dict[str, Any]:
         for name in rounds
         if name != "diffusers" and runs > 1
     }
+    workload = Workload("tiny", ["64x64x17"], 20, str(Precision.default(CPU)), ["eager", "inductor"])
     return {
-        "conditions": conditions(torch.device("cpu"), weights="tiny"),
+        "conditions": conditions(CPU, workload),
         "processes": processes,
         "ratios": ratios,
     }

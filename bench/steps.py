@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hyvideo_rt.bench import limits, work
-from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.bench.memory import device_peak
 from hyvideo_rt.bench.networks import (
     TEXT_TOKENS,
@@ -79,14 +79,22 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     networks = embedded() if device.type == "cpu" else published()
+    sizes = args.sizes or SIZES[device.type]
+    workload = Workload(
+        networks.weights,
+        sizes,
+        1,
+        f"{Precision.default(device)}; each rung's products in its dtype",
+        ["eager", "inductor", "openvino"],
+    )
     limit = limits.measure(device)
     result: dict[str, Any] = {
-        "conditions": conditions(device, networks.weights),
+        "conditions": conditions(device, workload),
         "text_tokens": TEXT_TOKENS[device.type],
         "limits": asdict(limit),
         "rows": [],
     }
-    for stage, size in itertools.product(args.stages, args.sizes or SIZES[device.type]):
+    for stage, size in itertools.product(args.stages, sizes):
         bucket = Bucket.parse(size)
         done, about = list(result["rows"]), {"stage": stage, "size": size, "tokens": bucket.num_tokens}
         keep = functools.partial(write, args.out, result, done, about)

@@ -31,8 +31,9 @@ def cpu_table(name: str = "end_to_end") -> str:
         cells += [_ratio(row["ratios"].get(name)) for name in ("eager", "compiled")]
         cells.append(_share(result, stage, row["engines"]) if stage in result["flops"] else "")
         rows.append(f"| {words} | {' | '.join(cells)} |\n")
+    (size,) = result["conditions"]["sizes"]
     notes = (
-        f"Embedded model, {result['bucket']}, fp32, {_cpu_words(result)}, diffusers 0.42.1. Medians (20th ",
+        f"Embedded model, {size}, fp32, {_cpu_words(result)}, diffusers 0.42.1. Medians (20th ",
         "to 80th percentile), turn by turn; ratios are diffusers' time over ours, eager over eager and ",
         "compiled over engines, with 95 % intervals by bootstrap over rounds; the limit is what a large ",
         f"fp32 product attains, {1e3 * result['limits']['matrix_tf_s']['float32']:.0f} GF/s. The videos ",

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.conditions import machine
 from hyvideo_rt.bench.memory import forget_host_peak, host_now, host_peak
 from hyvideo_rt.config import DiTConfig
 from hyvideo_rt.models.dit import HunyuanVideoDiT
@@ -80,7 +80,7 @@ def main() -> int:
     table = [row.row() for row in rows]
     print_table(table)
     if args.out:
-        found = conditions(torch.device("cpu"), "random")
+        found = machine(torch.device("cpu"))
         args.out.write_text(json.dumps({"conditions": found, "rows": table}, indent=2) + "\n")
     return int(any(row.ratio > LIMIT for row in rows))
 

@@ -39,9 +39,17 @@ class DiTConfig:
         is two L x L x D products.
         """
         tokens = bucket.num_tokens + text_tokens
-        blocks = self.num_double_blocks + self.num_single_blocks
         weights = 4 * self.hidden_size**2 + 2 * self.hidden_size * self.mlp_size
-        return blocks * (2 * tokens * weights + 4 * tokens**2 * self.hidden_size)
+        return self._num_blocks * 2 * tokens * weights + self.attention_flops_per_step(bucket, text_tokens)
+
+    def attention_flops_per_step(self, bucket: Bucket, text_tokens: int = 256) -> int:
+        """The part of `flops_per_step` that is attention's two products."""
+        tokens = bucket.num_tokens + text_tokens
+        return self._num_blocks * 4 * tokens**2 * self.hidden_size
+
+    @property
+    def _num_blocks(self) -> int:
+        return self.num_double_blocks + self.num_single_blocks
 
 
 @dataclass(frozen=True)

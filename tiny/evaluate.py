@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from hyvideo_rt.bench.conditions import conditions
+from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.model_choice import embedded_tiny
 from hyvideo_rt.config import MODELS, sampling_defaults
 from hyvideo_rt.errors import NumericalError
-from hyvideo_rt.pipeline import Pipeline, pick_device
+from hyvideo_rt.pipeline import Pipeline, Precision, pick_device
 from hyvideo_rt.sampling import SamplingParams
 from hyvideo_rt.weights.checkpoint import Checkpoint
 from tiny.captions import canonical, caption
@@ -113,6 +113,8 @@ def evaluate(pipeline: Pipeline, num_prompts: int, num_clips: int, seed: int = 0
         "the first quarter": judged[: len(unguided)],
         "the same at guidance 1": unguided,
     }
+    bucket, steps = sampling_defaults(MODELS["tiny"])
+    workload = Workload("tiny", [str(bucket)], steps, str(Precision.default(pipeline.device)), ["eager"])
     return {
         **{name: shares(group) for name, group in groups.items()},
         "psnr_db": vae_psnr(pipeline, num_clips, seed),
@@ -124,7 +126,7 @@ def evaluate(pipeline: Pipeline, num_prompts: int, num_clips: int, seed: int = 0
             if not each.right["all"]
         ],
         **pipeline.identity,
-        "conditions": conditions(pipeline.device, "tiny"),
+        "conditions": conditions(pipeline.device, workload),
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hyvideo_rt.bench.compare import compare, load, ratios_of
+from hyvideo_rt.bench.compare import SAME, compare, load, ratios_of
 from hyvideo_rt.bench.tables import ROOT
 from hyvideo_rt.errors import InvalidRequest
 
@@ -20,7 +20,8 @@ MARGIN = 0.35  # other CPUs have other ratios: this is for what breaks, not for 
 def result(video: float, spread: float = 0.01) -> dict[str, Any]:
     ratio = {"median": video, "low": video * (1 - spread), "high": video * (1 + spread)}
     stages = {"video": {"hyvideo_rt": {"median_s": 0.2}, "ratios": {"eager": ratio}}}
-    return {"conditions": {"weights": "tiny"}, "bucket": "64x64x17", "steps": 20, "stages": stages}
+    conditions = {"weights": "tiny", "sizes": ["64x64x17"], "steps": 20, "precision": "dit float32"}
+    return {"conditions": conditions, "stages": stages}
 
 
 @pytest.mark.parametrize(
@@ -37,10 +38,10 @@ def test_noise_is_not_a_loss() -> None:
     assert verdict.word == "same"
 
 
-@pytest.mark.parametrize("changed", ["bucket", "steps", "weights"])
+@pytest.mark.parametrize("changed", SAME)
 def test_other_settings_are_refused(changed: str) -> None:
     after = copy.deepcopy(result(3.0))
-    (after["conditions"] if changed == "weights" else after)[changed] = "another"
+    after["conditions"][changed] = "another"
     with pytest.raises(InvalidRequest, match="expected the same of both"):
         compare(result(3.0), after, margin=0.1)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hyvideo_rt.bench.quality import (
+    INT8_ATTENTION,
     SETTINGS,
     Made,
     against,
@@ -65,6 +66,7 @@ def test_settings_are_what_they_are_called() -> None:
         "8-bit weights": Fp8Linear,
         "8-bit products": ScaledFp8Linear,
         "8-bit attention": torch.nn.Linear,
+        "SageAttention (INT8)": torch.nn.Linear,
         "8-bit products and attention": ScaledFp8Linear,
     }
     attention = {name: dit.single_blocks[0].ops.joint_attention for name, dit in loaded.items()}  # type: ignore[union-attr]
@@ -72,6 +74,7 @@ def test_settings_are_what_they_are_called() -> None:
         "8-bit attention",
         "8-bit products and attention",
     ]
+    assert attention["SageAttention (INT8)"] is INT8_ATTENTION.joint_attention
     assert loaded["fp32"].img_in.proj.weight.dtype == torch.float32
     one = in_8_bits("img_mlp.fc1", checkpoint)
     assert isinstance(one.get_submodule("double_blocks.0.img_mlp.fc1"), ScaledFp8Linear)

@@ -129,7 +129,7 @@ def test_the_command_line_finds_every_benchmark() -> None:
     done = subprocess.run([*command, "request", "--steps", "2"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["steps"] == 2
+    assert found["conditions"]["steps"] == 2
     assert found["conditions"]["command"].endswith("bench request --steps 2")
     wrong = subprocess.run([*command, "speed"], capture_output=True, text=True)
     assert wrong.returncode == 2

@@ -1,7 +1,7 @@
 """A worker that makes no video but speaks the protocol; the prompt says how it misbehaves.
 
 "crash", "fork" (a child that stays), "hang", "freeze" (no heartbeat), "garble", "fail CODE", "ignore cancel",
-"steps N SECONDS"; with "once" only in the first process that is asked. Argument: a folder in which each start
+"steps N SECONDS"; with "once" only at the first attempt. Argument: a folder in which each start
 leaves a file, and "dies" to end before it is ready.
 """
 
@@ -59,7 +59,7 @@ def beat() -> None:
 
 def make(request: Generate, folder: Path) -> Done | Failed:
     words = str(request.request["prompt"]).split()
-    seen = folder / f"seen-{request.request['prompt'].replace(' ', '-')[:40]}"
+    seen = folder / f"seen-{request.id}"
     if "once" in words and seen.exists():
         words = []
     seen.touch()

@@ -16,7 +16,7 @@ from stubs import AUTH, KEY, QUICK, stub_settings, wait_warm
 from hyvideo_rt.server.app import make_app
 from hyvideo_rt.server.service import Service
 
-EXAMPLES = 40  # of each operation and mode
+EXAMPLES = 500  # of each operation and mode
 CHECKS = [not_a_server_error, response_schema_conformance]
 
 
