@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from hyvideo_rt.bench import work
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.engine_choice import load_engine, target_for
 from hyvideo_rt.cli.model_choice import embedded_tiny
@@ -25,7 +26,8 @@ from hyvideo_rt.kernels.rope import rope_table
 from hyvideo_rt.models.dit import Blocks, HunyuanVideoDiT
 from hyvideo_rt.models.linear import linear_names
 from hyvideo_rt.models.vae import CausalVAE, lay_out
-from hyvideo_rt.pipeline import Precision
+from hyvideo_rt.pipeline import Pipeline, Precision
+from hyvideo_rt.sampling import SamplingParams
 from hyvideo_rt.weights.checkpoint import empty_dit
 from hyvideo_rt.weights.loading import quantise_e4m3
 
@@ -73,6 +75,12 @@ def embedded() -> Networks:
     checkpoint = embedded_tiny()
     dit, vae = checkpoint.load_dit(CPU, torch.float32), checkpoint.load_vae(CPU, torch.float32)
     return Networks(checkpoint.config, dit, vae, CPU)
+
+
+def embedded_flops(prompt: str, params: SamplingParams) -> dict[str, int]:
+    """Of one video of the embedded model, by stage."""
+    pipeline = Pipeline.load(embedded_tiny(), CPU)
+    return work.request_flops(MODELS["tiny"], pipeline.encode(prompt, params)[0], params)
 
 
 def published() -> Networks:

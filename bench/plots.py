@@ -42,7 +42,7 @@ def latency(result: Result, axis: Any) -> None:
     rows = [row for row in result["rows"] if row["stage"] == "denoise" and "median_s" in row]
     for rung in dict.fromkeys(row["rung"] for row in rows):
         of_rung = sorted((r for r in rows if r["rung"] == rung), key=lambda row: int(row["tokens"]))
-        style = "o--" if of_rung[0]["lossy"] else "o-"
+        style = "o--" if of_rung[0]["quality"] else "o-"
         axis.plot([r["tokens"] for r in of_rung], [1e3 * r["median_s"] for r in of_rung], style, label=rung)
     for dtype, tf_s in result["limits"]["matrix_tf_s"].items():
         if dtype in {row["dtype"] for row in rows}:
@@ -62,9 +62,9 @@ def waterfall(result: Result, axis: Any) -> None:
     rows = [row for row in denoise if row["tokens"] == largest]
     times = [1e3 * row["median_s"] for row in rows]
     bars = axis.barh(
-        [row["rung"] + (" (lossy)" if row["lossy"] else "") for row in rows],
+        [row["rung"] + (" (lossy)" if row["quality"] else "") for row in rows],
         times,
-        color=["tab:orange" if row["lossy"] else "tab:blue" for row in rows],
+        color=["tab:orange" if row["quality"] else "tab:blue" for row in rows],
     )
     axis.bar_label(
         bars,

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable, Mapping
 
 from hyvideo_rt.bench.gpu_tables import attention_table, gpu_table, kernels_table
+from hyvideo_rt.bench.markdown import ROOT
+from hyvideo_rt.bench.quality_tables import quality_table
 from hyvideo_rt.bench.tables import (
-    ROOT,
     cpu_table,
     engines_table,
     loading_table,
-    quality_table,
     server_table,
     startup_table,
     steps_table,

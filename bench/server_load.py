@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from typing import Any
 import httpx
 import torch
 
+from hyvideo_rt.bench import limits
 from hyvideo_rt.bench.conditions import ROOT, Workload, conditions
+from hyvideo_rt.bench.networks import embedded_flops
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.pipeline import Pipeline, Precision
 from hyvideo_rt.sampling import SamplingParams
@@ -34,7 +37,7 @@ from hyvideo_rt.weights.checkpoint import Checkpoint
 
 PROMPT, STEPS = "a red circle moves right", 20
 START_S = 120
-CPU = torch.device("cpu")
+CPU, BUCKET = torch.device("cpu"), Bucket(64, 64, 17)
 
 
 def main() -> None:
@@ -45,8 +48,12 @@ def main() -> None:
     parser.add_argument("--queue", type=int, default=50, help="jobs that may wait in the burst")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    workload = Workload("tiny", ["64x64x17"], STEPS, str(Precision.default(CPU)), ["eager"])
-    result: dict[str, object] = {"conditions": conditions(CPU, workload)}
+    workload = Workload("tiny", [str(BUCKET)], STEPS, str(Precision.default(CPU)), ["eager"])
+    result: dict[str, object] = {
+        "conditions": conditions(CPU, workload),
+        "limits": asdict(limits.measure(CPU)),
+        "flops": embedded_flops(PROMPT, SamplingParams(BUCKET, seed=0, num_inference_steps=STEPS)),
+    }
     with tempfile.TemporaryDirectory() as folder:
         bare = bare_seconds(args.videos, Path(folder))
         with running_server(Path(folder) / "data", args.queue) as url:
@@ -64,7 +71,7 @@ def bare_seconds(count: int, folder: Path) -> list[float]:
     seconds = []
     for seed in range(count + 1):
         start = time.perf_counter()
-        video = pipeline.generate(PROMPT, SamplingParams(Bucket(64, 64, 17), seed, num_inference_steps=STEPS))
+        video = pipeline.generate(PROMPT, SamplingParams(BUCKET, seed, num_inference_steps=STEPS))
         save_mp4(video, folder / "bare.mp4")
         seconds.append(time.perf_counter() - start)
     return seconds[1:]

@@ -1,8 +1,9 @@
 """From the start of Python to a video, against diffusers: `python -m hyvideo_rt.bench.startup`.
 
 Each run is a fresh process that imports, loads the embedded model, encodes a prompt, takes one step and ends
-the video; ours a second time from engines that are built before. Files are in the page cache. Processes take
-turns. Memory is the process's own: at the end, and at most. diffusers compiled is one run, its cache empty.
+the video; ours a second time from engines that are built before; one only imports torch. Files are in the
+page cache. Processes take turns. Memory is the process's own: at the end, and at most. diffusers compiled is
+one run, its cache empty.
 """
 
 import argparse
@@ -13,19 +14,23 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hyvideo_rt.bench import limits
 from hyvideo_rt.bench.conditions import Workload, conditions
-from hyvideo_rt.bench.networks import from_store
+from hyvideo_rt.bench.networks import embedded_flops, from_store
 from hyvideo_rt.bench.timing import Ratio, Timing
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.config import MODELS
 from hyvideo_rt.pipeline import Precision
+from hyvideo_rt.sampling import SamplingParams
 
-CPU = torch.device("cpu")
+CPU, BUCKET, STEPS = torch.device("cpu"), Bucket(64, 64, 17), 20
+FOLDER = Path(str(files("hyvideo_rt") / "tiny_model"))
 PHASES = ("import_s", "load_s", "first_step_s", "video_s")
 HEAD = """
 import json, time
@@ -36,7 +41,6 @@ def mark(name):
 """
 TAIL = """
 from hyvideo_rt.bench.memory import host_now, host_peak
-mark("video_s")
 print(json.dumps(marks | {"now": host_now(), "peak": host_peak()}))
 """
 OURS = """
@@ -60,6 +64,7 @@ def progress(stage, done, total):
 
 params = SamplingParams(Bucket(64, 64, 17), seed=0, num_inference_steps=20)
 pipeline.generate("a red circle", params, progress)
+mark("video_s")
 """
 FROM_STORE = """
 from functools import partial
@@ -72,6 +77,14 @@ target = target_for("inductor", Precision.default(device), device)
 specs = specs_of(checkpoint.config, Bucket(64, 64, 17), target)
 loaded = dict((spec, load_engine(store, device, spec)) for spec in specs)
 engines = partial(EngineSet, checkpoint.config, target, load=loaded.__getitem__)
+"""
+TORCH = """
+import torch
+mark("import_s")
+"""
+TORCH = """
+import torch
+mark("import_s")
 """
 DIFFUSERS = """
 import torch
@@ -89,6 +102,7 @@ def progress(pipe, i, t, kwargs):
 
 pipe(prompt="a red circle", height=64, width=64, num_frames=17, num_inference_steps=20,
      callback_on_step_end=progress)
+mark("video_s")
 """
 COMPILED = """
 pipe.transformer.compile_repeated_blocks(fullgraph=True)
@@ -111,6 +125,7 @@ def main() -> None:
 
 def measure(runs: int, folder: Path, *, only_eager: bool) -> dict[str, Any]:
     scripts = {
+        "torch": TORCH,
         "hyvideo_rt": OURS.format(engines="engines = None"),
         "diffusers": DIFFUSERS.format(compiled=""),
     }
@@ -131,11 +146,14 @@ def measure(runs: int, folder: Path, *, only_eager: bool) -> dict[str, Any]:
     ratios = {
         name: asdict(Ratio.of(theirs, [each["first_step_s"] for each in rounds[name]]))
         for name in rounds
-        if name != "diffusers" and runs > 1
+        if name not in ("diffusers", "torch") and runs > 1
     }
-    workload = Workload("tiny", ["64x64x17"], 20, str(Precision.default(CPU)), ["eager", "inductor"])
+    workload = Workload("tiny", [str(BUCKET)], STEPS, str(Precision.default(CPU)), ["eager", "inductor"])
     return {
         "conditions": conditions(CPU, workload),
+        "limits": asdict(limits.measure(CPU)),
+        "flops": embedded_flops("a red circle", SamplingParams(BUCKET, seed=0, num_inference_steps=STEPS)),
+        "checkpoint_bytes": sum(path.stat().st_size for path in FOLDER.rglob("*.safetensors")),
         "processes": processes,
         "ratios": ratios,
     }
@@ -143,13 +161,14 @@ def measure(runs: int, folder: Path, *, only_eager: bool) -> dict[str, Any]:
 
 def row_of(runs: list[dict[str, float]]) -> dict[str, Any]:
     """Seconds from the start of the process to the end of each phase; bytes."""
-    timings = {name: asdict(Timing.of([run[name] for run in runs])) for name in PHASES}
+    phases = [name for name in PHASES if name in runs[0]]
+    timings = {name: asdict(Timing.of([run[name] for run in runs])) for name in phases}
     return timings | {f"{name}_bytes": max(run[name] for run in runs) for name in ("now", "peak")}
 
 
 def build_engines(folder: Path) -> float:
     start = time.perf_counter()
-    from_store(MODELS["tiny"], Bucket(64, 64, 17), folder)
+    from_store(MODELS["tiny"], BUCKET, folder)
     return time.perf_counter() - start
 
 

@@ -2,8 +2,8 @@
 
 The rungs of a ladder: diffusers and xDiT, our networks with the plain operators, then with one thing added at
 a time. All have the same weights and inputs, in one process, turn by turn. A rung that cannot run has its
-reason instead. On a CPU the embedded model; on a GPU the published one with random weights. What a lossy rung
-does to a video is in the table of `bench.quality`.
+reason instead. On a CPU the embedded model; on a GPU the published one with random weights. A lossy rung
+names the setting of `bench.quality` that tells what it does to videos.
 """
 
 import argparse
@@ -57,7 +57,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Rung:
-    """dtype is that of its products; a lossy one computes in fewer bits than the ladder's default.
+    """dtype is that of its products; quality, of a lossy one, with fewer bits than the ladder's default, the
+    setting of `bench.quality` that tells what this does to videos: "fp32" tells it of bf16.
 
     make loads and compiles; what it raises is the reason why this rung did not run.
     """
@@ -65,7 +66,7 @@ class Rung:
     name: str
     make: Callable[[], Run]
     dtype: torch.dtype
-    lossy: bool = False
+    quality: str | None = None
 
 
 def main() -> None:
@@ -160,7 +161,7 @@ def relative_difference(out: Tensor, first: Tensor) -> float:
 
 
 def row_of(rung: Rung, rounds: Mapping[str, Sequence[float]], flops: int, limit: limits.Limits) -> Row:
-    row: Row = {"rung": rung.name, "lossy": rung.lossy, "dtype": limits.name_of(rung.dtype)}
+    row: Row = {"rung": rung.name, "quality": rung.quality, "dtype": limits.name_of(rung.dtype)}
     if rung.name not in rounds:
         return row
     seconds = list(rounds[rung.name])
@@ -209,7 +210,7 @@ def denoise_ladder(networks: Networks, bucket: Bucket, attention: str, folder: P
             *rungs,
             Rung("engines of inductor", lambda: from_engines("inductor"), dtype),
             Rung("engines of openvino", lambda: from_engines("openvino"), dtype),
-            Rung("engines in bf16", lambda: from_engines("inductor", half=True), torch.bfloat16, lossy=True),
+            Rung("engines in bf16", lambda: from_engines("inductor", half=True), torch.bfloat16, "fp32"),
         ]
 
     narrow = functools.cache(lambda: weights_in_8_bits(networks))  # 13 GB: once
@@ -222,8 +223,8 @@ def denoise_ladder(networks: Networks, bucket: Bucket, attention: str, folder: P
         Rung("Triton kernels", lambda: with_ops(lambda: triton("sdpa")), dtype),
         Rung(f"{attention} attention", lambda: with_ops(lambda: triton(attention)), dtype),
         Rung("engines of inductor", lambda: from_engines("inductor", attention), dtype),
-        Rung("fp8 products", lambda: in_8_bits(attention), E4M3, lossy=True),
-        Rung("fp8 attention", lambda: in_8_bits("fa3-fp8"), E4M3, lossy=True),
+        Rung("fp8 products", lambda: in_8_bits(attention), E4M3, "8-bit products"),
+        Rung("fp8 attention", lambda: in_8_bits("fa3-fp8"), E4M3, "8-bit products and attention"),
     ]
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from hyvideo_rt.bench.conditions import machine
+from hyvideo_rt.bench.limits import copy_rate
 from hyvideo_rt.bench.memory import forget_host_peak, host_now, host_peak
 from hyvideo_rt.config import DiTConfig
 from hyvideo_rt.models.dit import HunyuanVideoDiT
@@ -46,6 +47,7 @@ class Loaded:
     layout: str
     precision: str
     checkpoint_bytes: int
+    weight_bytes: int  # of the network afterwards
     peak_bytes: int
     seconds: float
 
@@ -59,6 +61,7 @@ class Loaded:
             "precision": self.precision,
             "checkpoint_gib": round(self.checkpoint_bytes / 2**30, 3),
             "peak_ratio": round(self.ratio, 3),
+            "least_ratio": round(self.weight_bytes / self.checkpoint_bytes, 3),
             "seconds": round(self.seconds, 2),
             "gb_per_s": round(self.checkpoint_bytes / 1e9 / self.seconds, 2),
         }
@@ -80,8 +83,9 @@ def main() -> int:
     table = [row.row() for row in rows]
     print_table(table)
     if args.out:
-        found = machine(torch.device("cpu"))
-        args.out.write_text(json.dumps({"conditions": found, "rows": table}, indent=2) + "\n")
+        cpu = torch.device("cpu")
+        found = {"conditions": machine(cpu), "copy_gb_s": copy_rate(cpu, runs=5), "rows": table}
+        args.out.write_text(json.dumps(found, indent=2) + "\n")
     return int(any(row.ratio > LIMIT for row in rows))
 
 
@@ -131,7 +135,8 @@ def load(layout: str, precision: str, folder: Path) -> Loaded:
     start = time.perf_counter()
     load_into(dit, source, keys, device="cpu", dtype=torch.bfloat16)
     seconds = time.perf_counter() - start
-    return Loaded(layout, precision, source.nbytes, host_peak() - before, seconds)
+    weight_bytes = sum(tensor.nbytes for tensor in dit.state_dict().values())
+    return Loaded(layout, precision, source.nbytes, weight_bytes, host_peak() - before, seconds)
 
 
 def print_table(rows: list[dict[str, float | str]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hyvideo_rt.bench.compare import SAME, compare, load, ratios_of
-from hyvideo_rt.bench.tables import ROOT
+from hyvideo_rt.bench.markdown import ROOT
 from hyvideo_rt.errors import InvalidRequest
 
 BASELINE = ROOT / "bench" / "baselines" / "cpu.json"

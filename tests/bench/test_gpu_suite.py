@@ -12,9 +12,9 @@ import torch
 
 from hyvideo_rt.bench import gpu_suite
 from hyvideo_rt.bench.gpu_suite import PARTS, Part, run_all
+from hyvideo_rt.bench.markdown import ROOT
 from hyvideo_rt.bench.networks import Networks
 from hyvideo_rt.bench.steps import chosen, denoise_ladder
-from hyvideo_rt.bench.tables import ROOT
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.config import MODELS
 from hyvideo_rt.errors import InvalidRequest

@@ -2,8 +2,8 @@
 
 import pytest
 
+from hyvideo_rt.bench.markdown import ROOT
 from hyvideo_rt.bench.readme import FILES, with_tables
-from hyvideo_rt.bench.tables import ROOT
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -72,7 +72,10 @@ def test_a_ladder_compares_and_explains() -> None:
         Rung("first", lambda: lambda: x.sin().sin().sin().sin().sin().sin(), torch.float32),
         Rung("absent", missing, torch.float32),
         Rung(
-            "second", lambda: lambda: 1.01 * x.sin().sin().sin().sin().sin().sin(), torch.bfloat16, lossy=True
+            "second",
+            lambda: lambda: 1.01 * x.sin().sin().sin().sin().sin().sin(),
+            torch.bfloat16,
+            quality="fp32",
         ),
     ]
     kept: list[list[dict[str, Any]]] = []
@@ -81,7 +84,7 @@ def test_a_ladder_compares_and_explains() -> None:
     first, absent, second = kept[-1]
     assert absent == {
         "rung": "absent",
-        "lossy": False,
+        "quality": None,
         "dtype": "float32",
         "reason": "ModuleNotFoundError: No module named 'xfuser'",
     }
@@ -96,7 +99,13 @@ def test_a_ladder_compares_and_explains() -> None:
 
 def test_pictures_are_drawn(result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
-        {"stage": "denoise", "size": size, "tokens": tokens, "rung": rung, "lossy": rung == "bf16"}
+        {
+            "stage": "denoise",
+            "size": size,
+            "tokens": tokens,
+            "rung": rung,
+            "quality": "fp32" if rung == "bf16" else None,
+        }
         | {"dtype": "float32", "median_s": 0.01, "share": 0.2}
         for size, tokens in (("64x64x17", 80), ("64x96x17", 120))
         for rung in ("diffusers", "hyvideo_rt", "bf16")

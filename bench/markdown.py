@@ -1,0 +1,31 @@
+"""What the tables of results share: a result is read, Markdown comes back."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hyvideo_rt.bench.timing import Ratio
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+Result = Mapping[str, Any]
+
+
+def load(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / name).read_text())
+    return content
+
+
+def table(head: Sequence[str], rows: Sequence[str], notes: Sequence[str]) -> str:
+    rule = "|" + "---|" * len(head)
+    return f"| {' | '.join(head)} |\n{rule}\n{''.join(rows)}\n{''.join(notes)}\n"
+
+
+def ratio_words(ratio: Result | None) -> str:
+    return str(Ratio(ratio["median"], ratio["low"], ratio["high"])) if ratio else ""
+
+
+def cpu_words(result: Result) -> str:
+    c = result["conditions"]
+    return f"{c['threads']} threads of {c['cpu']}, torch {c['torch']}, commit {c['commit']}"
