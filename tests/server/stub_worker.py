@@ -1,12 +1,15 @@
 """A worker that makes no video but speaks the protocol; the prompt says how it misbehaves.
 
 "crash", "fork" (a child that stays), "hang", "freeze" (no heartbeat), "garble", "fail CODE", "ignore cancel",
-"steps N SECONDS"; with "once" only at the first attempt. Argument: a folder in which each start
-leaves a file, and "dies" to end before it is ready.
+"steps N SECONDS"; with "once" only at the first attempt. Arguments: a folder in which each start leaves a
+file; "dies" to end before it is ready; "film=FILE", an MP4 that it writes as every video; "kill=POINT" to be
+killed at a point such as "before:done:1", the first time that one comes there, or "kills=POINT" each time.
 """
 
+import collections
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -33,10 +36,30 @@ requests: list[Generate] = []
 arrived = threading.Semaphore(0)
 beating = threading.Event()
 beating.set()
+options = dict(word.split("=", 1) for word in sys.argv[2:] if "=" in word)
+counts: collections.Counter[str] = collections.Counter()
+
+
+def reach(when: str, what: str) -> None:
+    """One of the points at which this process can be killed; each leaves a line in the folder."""
+    counts[f"{when}:{what}"] += 1
+    point, folder = f"{when}:{what}:{counts[f'{when}:{what}']}", Path(sys.argv[1])
+    first = options.get("kill") == point and not (folder / "killed").exists()
+    if first or options.get("kills") == point:
+        (folder / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    with (folder / "points").open("a") as file:
+        file.write(point + "\n")
 
 
 def send(message: protocol.Message) -> None:
+    kind = type(message).__name__.lower()
+    if isinstance(message, Heartbeat):
+        os.write(1, protocol.encode(message))
+        return
+    reach("before", kind)
     os.write(1, protocol.encode(message))
+    reach("after", kind)
 
 
 def listen() -> None:
@@ -86,9 +109,28 @@ def make(request: Generate, folder: Path) -> Done | Failed:
         if request.id in cancelled and "ignore" not in words:
             return Failed(request.id, "cancelled", "asked to")
         send(Progress(request.id, "denoise", step + 1, steps))
-    Path(request.path).write_bytes(json.dumps(request.request).encode())
+    write(Path(request.path), video(request))
     (folder / f"made-{request.id}-{time.time_ns()}").touch()
     return Done(request.id, {"encode": 0.01, "denoise": 0.02, "decode": 0.01, "write": 0.01}, 0)
+
+
+def video(request: Generate) -> bytes:
+    """The film, if there is one, with a box at its end that players skip: no two videos are equal."""
+    if "film" not in options:
+        return json.dumps(request.request).encode()
+    name = f"{request.id} {os.getpid()}".encode()
+    return Path(options["film"]).read_bytes() + (8 + len(name)).to_bytes(4, "big") + b"free" + name
+
+
+def write(path: Path, content: bytes) -> None:
+    """In two halves."""
+    reach("before", "write")
+    with path.open("wb") as file:
+        file.write(content[: len(content) // 2])
+        file.flush()
+        reach("amid", "write")
+        file.write(content[len(content) // 2 :])
+    reach("after", "write")
 
 
 def main() -> None:

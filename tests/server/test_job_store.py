@@ -263,7 +263,7 @@ def test_a_damaged_database_is_set_aside_with_its_videos(
 
 @pytest.mark.parametrize("moves", [0, 1])
 def test_setting_aside_may_be_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int) -> None:
-    """By a kill after so many of its moves: the next start loses no video and begins a database that works."""
+    """By a kill after so many moves: the next start loses no video and begins a database that works."""
 
     def move(source: Path, target: Path) -> None:
         if len(moved) == moves:
@@ -275,9 +275,10 @@ def test_setting_aside_may_be_cut_off(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "jobs.sqlite3").write_bytes(b"not a database" * 500)
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "kept.mp4").write_bytes(b"video")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("hyvideo_rt.server.database.shutil.move", move)
-        open_database(tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            open_database(tmp_path)
     store = JobStore(open_database(tmp_path))
     assert create(store).state is State.QUEUED
     assert [path.parent.parent.name[:8] for path in tmp_path.rglob("kept.mp4")] == ["damaged-"]
