@@ -44,8 +44,11 @@ def video_routes(service: Service) -> APIRouter:
 
     async def submit(request: Request, key: str | None) -> tuple[Job, bool]:
         wanted = await _wanted(request)
+        video = wanted.resolve(settings)
+        if key is None:
+            service.refuse_at_once(video)
         named = IdempotencyKey(key, wanted.fingerprint()) if key else None
-        return await run_in_threadpool(lambda: service.submit(wanted.resolve(settings), named))
+        return await run_in_threadpool(service.submit, video, named)
 
     @router.post("", openapi_extra=BODY)
     async def create(request: Request, idempotency_key: Key = None) -> Video:

@@ -62,6 +62,11 @@ class Service:
             found.append("disk_full")
         return found
 
+    def refuse_at_once(self, request: VideoRequest) -> None:
+        """Raises ApiError if the queue was full a moment ago. Asks nothing that could take time."""
+        if full := self.desk.full_for(request):
+            raise self._queue_full(full)
+
     def submit(self, request: VideoRequest, key: IdempotencyKey | None) -> tuple[Job, bool]:
         """The job and whether it is new. Raises ApiError for what cannot be accepted, or not now."""
         try:
@@ -76,8 +81,7 @@ class Service:
                 "idempotency_key_reused",
             ) from None
         except QueueFull as full:
-            self.metrics.refused.labels("queue_full").inc()
-            raise _queue_full(full) from None
+            raise self._queue_full(full) from None
         except ApiError as error:
             self.metrics.refused.labels(error.code).inc()
             raise
@@ -102,6 +106,15 @@ class Service:
                 "size",
                 "too_expensive",
             )
+
+    def _queue_full(self, full: QueueFull) -> ApiError:
+        self.metrics.refused.labels("queue_full").inc()
+        return ApiError(
+            429,
+            f"{full.load.count} videos wait, about {full.load.seconds:.0f} s of work; expected room by then",
+            "queue_full",
+            headers={"Retry-After": str(full.retry_after_s)},
+        )
 
     def drain(self) -> None:
         """Nothing new; what runs may finish in time, the rest goes back to the queue. Then all ends."""
@@ -173,12 +186,3 @@ def not_now(trouble: str) -> ApiError:
         "disk_full": "there is no room for another video; the server's operator has to free some",
     }
     return ApiError(503, words[trouble], trouble, headers={"Retry-After": "30"})
-
-
-def _queue_full(full: QueueFull) -> ApiError:
-    return ApiError(
-        429,
-        f"{full.load.count} videos wait, about {full.load.seconds:.0f} s of work; expected room by then",
-        "queue_full",
-        headers={"Retry-After": str(full.retry_after_s)},
-    )

@@ -35,6 +35,8 @@ from hyvideo_rt.server.protocol import Cancel, Done, Failed, Generate, Heartbeat
 from hyvideo_rt.video import save_mp4
 
 HEARTBEAT_S = 1.0
+PROGRESS_S = 0.05  # between two reports of one stage: a server that computes on the same cores has to live
+BEHIND_SERVER = 5
 LEFT_ALONE, BROKEN = 0, 70  # exit statuses
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,8 @@ def run(load: Callable[[], tuple[Pipeline, Capabilities]], wire: Wire) -> int:
     for target in (wire.listen, wire.beat):
         threading.Thread(target=target, daemon=True).start()
     pipeline, capabilities = load()
+    if pipeline.device.type == "cpu":
+        os.nice(BEHIND_SERVER)  # which has little to do on the same cores, and somebody waits for it
     wire.send(Ready(capabilities.to_json()))
     while True:
         request = wire.requests.get()
@@ -94,10 +98,16 @@ def run(load: Callable[[], tuple[Pipeline, Capabilities]], wire: Wire) -> int:
 def serve(pipeline: Pipeline, message: Generate, wire: Wire) -> Done | Failed:
     """One request: its file is written whole, or the answer says why not."""
 
+    told = 0.0
+
     def progress(stage: str, done: int, total: int) -> None:
+        nonlocal told
         if message.id in wire.cancelled:
             raise Cancelled(message.id)
-        wire.send(protocol.Progress(message.id, stage, done, total))
+        now = time.monotonic()
+        if done in (0, total) or now - told >= PROGRESS_S:
+            told = now
+            wire.send(protocol.Progress(message.id, stage, done, total))
 
     try:
         return _make(pipeline, message, progress)

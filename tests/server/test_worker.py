@@ -18,7 +18,7 @@ from hyvideo_rt import errors
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.model_choice import embedded_tiny
 from hyvideo_rt.pipeline import Pipeline
-from hyvideo_rt.server import protocol
+from hyvideo_rt.server import protocol, worker
 from hyvideo_rt.server.jobs import VideoRequest
 from hyvideo_rt.server.protocol import Cancel, Done, Failed, Generate, Message, Progress
 from hyvideo_rt.server.worker import FATAL, Wire, fault_of, serve
@@ -84,6 +84,13 @@ def _listen_once(wire: Wire) -> None:
     wire.cancelled.add(message.id)
 
 
+@pytest.fixture
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is reported, however soon it follows the last one."""
+    monkeypatch.setattr(worker, "PROGRESS_S", 0.0)
+
+
+@pytest.mark.usefixtures("every_step")
 def test_denoising_stops_within_two_steps(pipeline: Pipeline, tmp_path: Path) -> None:
     seen = serve_watched(pipeline, order(tmp_path, steps=500), cancel_at=("denoise", 5))
     assert seen[-1].stage == "denoise"
@@ -91,6 +98,7 @@ def test_denoising_stops_within_two_steps(pipeline: Pipeline, tmp_path: Path) ->
     assert not (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.usefixtures("every_step")
 def test_decoding_stops_within_a_tile(pipeline: Pipeline, tmp_path: Path) -> None:
     """A size of several tiles."""
     request = order(tmp_path, steps=1, bucket=Bucket(464, 64, 17))
@@ -100,6 +108,7 @@ def test_decoding_stops_within_a_tile(pipeline: Pipeline, tmp_path: Path) -> Non
     assert seen[-1].done <= 1
 
 
+@pytest.mark.usefixtures("every_step")
 def test_a_request_reports_every_stage_and_writes_its_file(pipeline: Pipeline, tmp_path: Path) -> None:
     pipes = Pipes()
     answer = serve(pipeline, order(tmp_path), pipes.wire)
@@ -110,6 +119,17 @@ def test_a_request_reports_every_stage_and_writes_its_file(pipeline: Pipeline, t
     assert list(dict.fromkeys(message.stage for message in reported)) == list(answer.seconds)
     assert [m.done for m in reported if m.stage == "denoise"] == [0, 1, 2, 3, 4]
     assert (tmp_path / "out.mp4").stat().st_size > 1000
+
+
+def test_steps_that_are_soon_done_are_not_all_told(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "PROGRESS_S", 3600.0)
+    pipes = Pipes()
+    assert isinstance(serve(pipeline, order(tmp_path), pipes.wire), Done)
+    pipes.hang_up()
+    reported = [message for message in pipes.messages() if isinstance(message, Progress)]
+    assert [m.done for m in reported if m.stage == "denoise"] == [0, 4], "the ends of a stage always are"
 
 
 def test_after_a_failure_the_next_request_works(
