@@ -22,7 +22,7 @@ from hyvideo_rt.server.store import IdempotencyKey, JobStore, QueueLoad
 REFUSAL_S = 0.05  # how long one that met a full queue speaks for those that ask the same, or for more
 log = logging.getLogger(__name__)
 # Another attempt may end otherwise. The rest would fail the same way: the same seed gives the same numbers.
-WORTH_ANOTHER = {"worker_lost", "timeout", "device_error", "internal_error", "out_of_memory", "engine_error"}
+WORTH_ANOTHER = {"worker_lost", "timeout", "device_error", "internal_error", "engine_error"}
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,10 @@ class Service:
         self.desk.sweep()
         self.draining, self.started_at = False, time.time()
         self._ended = threading.Event()
-        self.supervisors = [Supervisor(spec, settings, self.desk) for spec in settings.workers]
+        self.hopeless = threading.Event()  # a worker has said that it can never load
+        self.supervisors = [
+            Supervisor(spec, settings, self.desk, self.hopeless.set) for spec in settings.workers
+        ]
         self.metrics.watch_ready(lambda: not self.troubles())
         for thread in (*self.supervisors, threading.Thread(target=self._keep_house, daemon=True)):
             thread.start()

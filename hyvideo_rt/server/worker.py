@@ -31,13 +31,22 @@ from hyvideo_rt.server import protocol
 from hyvideo_rt.server.capabilities import Capabilities
 from hyvideo_rt.server.jobs import Fault, VideoRequest
 from hyvideo_rt.server.outputs import FULL
-from hyvideo_rt.server.protocol import Cancel, Done, Failed, Generate, Heartbeat, Message, Ready
+from hyvideo_rt.server.protocol import (
+    BROKEN,
+    LEFT_ALONE,
+    Cancel,
+    Done,
+    Failed,
+    Generate,
+    Heartbeat,
+    Message,
+    Ready,
+)
 from hyvideo_rt.video import save_mp4
 
 HEARTBEAT_S = 1.0
 PROGRESS_S = 0.05  # between two reports of one stage: a server that computes on the same cores has to live
 BEHIND_SERVER = 5
-LEFT_ALONE, BROKEN = 0, 70  # exit statuses
 log = logging.getLogger(__name__)
 
 
@@ -110,13 +119,26 @@ def serve(pipeline: Pipeline, message: Generate, wire: Wire) -> Done | Failed:
             wire.send(protocol.Progress(message.id, stage, done, total))
 
     try:
-        return _make(pipeline, message, progress)
+        return _make_somehow(pipeline, message, progress)
     except Exception as error:
         if not isinstance(error, Cancelled):
             log.exception("%s failed", message.id)
         fault = fault_of(error)
     _release(pipeline)
     return Failed(message.id, fault.code, fault.message)
+
+
+def _make_somehow(pipeline: Pipeline, message: Generate, progress: Progress) -> Done:
+    """Where memory ran out once more, in less of it: with the networks on the host."""
+    try:
+        return _make(pipeline, message, progress)
+    except torch.OutOfMemoryError:
+        if pipeline.offload:
+            raise
+        log.warning("%s ran out of memory; once more with the networks on the host", message.id)
+    _release(pipeline)
+    with pipeline.offloading():
+        return _make(pipeline, message, progress)
 
 
 def _make(pipeline: Pipeline, message: Generate, progress: Progress) -> Done:

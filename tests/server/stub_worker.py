@@ -2,7 +2,7 @@
 
 "crash", "fork" (a child that stays), "hang", "freeze" (no heartbeat), "garble", "fail CODE", "ignore cancel",
 "steps N SECONDS"; with "once" only at the first attempt. Argument: a folder in which each start
-leaves a file, and "dies" to end before it is ready.
+leaves a file, and "dies" or "cannot load" to end before it is ready.
 """
 
 import json
@@ -96,6 +96,8 @@ def main() -> None:
     (folder / f"start-{os.getpid()}").touch()
     if "dies" in sys.argv:
         sys.exit(3)
+    if "cannot load" in sys.argv:
+        sys.exit(protocol.CANNOT_LOAD)
     for target in (listen, beat):
         threading.Thread(target=target, daemon=True).start()
     send(Ready(CAPABILITIES))

@@ -299,5 +299,14 @@ def _start_and_fail(*flags: str) -> str:
     return ended.stderr
 
 
+def test_a_server_that_can_never_make_a_video_ends(tmp_path: Path) -> None:
+    """An engine of a backend that was named is missing: no restart will bring it."""
+    said = _start_and_fail(
+        "--backend", "openvino", "--data-dir", str(tmp_path), "--engine-dir", str(tmp_path)
+    )
+    assert "build it: hyvideo-rt build --component double_block" in said
+    assert "the model cannot be loaded with these flags" in said
+
+
 def test_an_open_address_without_a_key_is_refused(tmp_path: Path) -> None:
     assert "without an API key" in _start_and_fail("--host", "0.0.0.0", "--data-dir", str(tmp_path))

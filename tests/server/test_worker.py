@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -135,7 +136,10 @@ def test_steps_that_are_soon_done_are_not_all_told(
 def test_after_a_failure_the_next_request_works(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tried = []
+
     def no_room(*_: object) -> None:
+        tried.append(pipeline.offload)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB at 0x7f00")
 
     pipes = Pipes()
@@ -145,7 +149,31 @@ def test_after_a_failure_the_next_request_works(
     assert isinstance(failed, Failed)
     assert failed.code == "out_of_memory"
     assert "0x7f00" not in failed.message
+    assert tried == [False, True], "once more with the networks on the host"
     assert isinstance(serve(pipeline, order(tmp_path), pipes.wire), Done)
+    assert not pipeline.offload
+
+
+def test_what_fits_only_with_the_networks_on_the_host_is_made_so(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, pipes = pipeline.decode, Pipes()
+    where = []
+
+    def tight(*args: Any) -> Iterator[torch.Tensor]:
+        where.append(pipeline.offload)
+        if not pipeline.offload:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(*args)
+
+    assert isinstance(serve(pipeline, order(tmp_path), pipes.wire), Done)
+    expected = (tmp_path / "out.mp4").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "decode", tight)
+        assert isinstance(serve(pipeline, order(tmp_path), pipes.wire), Done)
+    assert where == [False, True]
+    assert not pipeline.offload, "the next video is as fast as ever"
+    assert (tmp_path / "out.mp4").read_bytes() == expected
 
 
 def full_disk() -> errors.OutputError:
@@ -251,7 +279,7 @@ def test_a_worker_that_cannot_load_says_why_and_leaves() -> None:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as worker:
         assert worker.stderr
-        assert worker.wait(60) == 1
+        assert worker.wait(60) == protocol.CANNOT_LOAD
         words = worker.stderr.read().decode()
     assert words.startswith("InvalidRequest: got device 'tpu'")
     assert "Traceback" not in words
