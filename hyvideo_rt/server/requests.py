@@ -14,6 +14,7 @@ from hyvideo_rt.server.metrics import Metrics
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 CLOSE = {"Connection": "close"}
+PROBED = frozenset({"/live", "/ready", "/health", "/metrics"})  # every few seconds, for ever
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Observe:
         self._metrics.http.labels(method, route, str(status)).inc()
         self._metrics.http_seconds.labels(route).observe(seconds)
         extra = {"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 1)}
-        log.info("request", extra=extra)
+        log.log(logging.DEBUG if route in PROBED else logging.INFO, "request", extra=extra)
 
 
 class LimitBody:
