@@ -30,7 +30,8 @@ SERVE = ("-m", "hyvideo_rt.cli.main")
 class Log:
     """Of one server or of several, one after the other.
 
-    endings: how often each job is said to have ended; troubles: errors, tracebacks and lines of no format.
+    endings: how often each job is said to have ended; completed: how many were; troubles: errors, each with
+    the last line of its traceback, and lines of no format.
     """
 
     endings: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -53,7 +54,8 @@ class Log:
             self.endings[content["job"]] += 1
             self.completed += content["state"] == "completed"
         if "error" in content or content["level"] == "error" or "Traceback" in content["message"]:
-            self.troubles.append(line.rstrip())
+            last = content.get("error", "").rstrip().rpartition("\n")[2]  # of the traceback
+            self.troubles.append(f"{content['message']} {last}".rstrip())
 
 
 class ServerProcess:
