@@ -9,6 +9,7 @@ from types import FrameType
 import uvicorn
 
 from hyvideo_rt.server.app import make_app
+from hyvideo_rt.server.connection import Connection
 from hyvideo_rt.server.logs import log_as_json
 from hyvideo_rt.server.page_process import PageProcess
 from hyvideo_rt.server.patience import PatientProtocol
@@ -35,6 +36,7 @@ def serve(settings: Settings) -> int:
             server_header=False,
             timeout_keep_alive=75,  # longer than balancers keep an idle connection, or they meet a closed one
             timeout_graceful_shutdown=CLOSING_S,
+            http=Connection,
             ws="none",
             http=PatientProtocol,
         )
