@@ -109,9 +109,12 @@ def open_database(folder: Path) -> Database:
 
 
 def _set_aside(folder: Path) -> Path:
+    """The videos go first: as long as the damaged file is here, a start that was cut off is repeated. Once it
+    is gone, a new database would know none of them, and they would be swept.
+    """
     aside = folder / f"damaged-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}"
     aside.mkdir(mode=0o700)
-    for name in ("jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm", "videos"):
+    for name in ("videos", "jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm"):
         if (folder / name).exists():
             shutil.move(folder / name, aside / name)
     return aside

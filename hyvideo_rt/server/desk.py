@@ -208,12 +208,16 @@ class Desk:
             self.leave(job)
 
     def sweep(self) -> None:
-        """Delete what has outlived its time, and files that no row speaks of."""
+        """Delete what has outlived its time, and files that belong to no video.
+
+        A server that died between a file and its row leaves one to a job that may fail or be cancelled later.
+        """
         for job in self.store.finished_before(self.clock() - self.limits.retention_s):
             self.delete(job.id)
         for job_id in self.outputs.owners():
-            if self.store.get(job_id) is None:
-                log.warning("a file without a job", extra={"job": job_id})
+            owner = self.store.get(job_id)
+            if owner is None or owner.state in (State.FAILED, State.CANCELLED):
+                log.warning("a file without a video", extra={"job": job_id})
                 self.outputs.delete(job_id)
 
     def _is_held(self, job: Job) -> bool:

@@ -261,6 +261,29 @@ def test_a_damaged_database_is_set_aside_with_its_videos(
     assert "damaged" in caplog.text
 
 
+@pytest.mark.parametrize("moves", [0, 1])
+def test_setting_aside_may_be_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int) -> None:
+    """By a kill after so many of its moves: the next start loses no video and begins a database that works."""
+
+    def move(source: Path, target: Path) -> None:
+        if len(moved) == moves:
+            raise KeyboardInterrupt
+        moved.append(source.name)
+        source.rename(target)
+
+    moved: list[str] = []
+    (tmp_path / "jobs.sqlite3").write_bytes(b"not a database" * 500)
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "kept.mp4").write_bytes(b"video")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("hyvideo_rt.server.database.shutil.move", move)
+        open_database(tmp_path)
+    store = JobStore(open_database(tmp_path))
+    assert create(store).state is State.QUEUED
+    assert [path.parent.parent.name[:8] for path in tmp_path.rglob("kept.mp4")] == ["damaged-"]
+    assert not (tmp_path / "videos").exists(), "where a new server would take it for nobody's"
+
+
 def test_a_database_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     Database(tmp_path / "jobs.sqlite3").close()
     with sqlite3.connect(tmp_path / "jobs.sqlite3") as db:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stubs import ended, request_for, stub_service, wait_warm
 
-from hyvideo_rt.server.jobs import is_job_id, new_job_id
+from hyvideo_rt.server.jobs import Fault, Job, Output, is_job_id, new_job_id
 from hyvideo_rt.server.outputs import Outputs
+from hyvideo_rt.server.store import JobStore
 
 
 @given(
@@ -83,6 +85,27 @@ def test_the_sweep_deletes_orphans_and_nothing_else(tmp_path: Path) -> None:
         foreign.write_text("an operator's")
         service.desk.sweep()
         assert [path.name for path in service.outputs.root.iterdir() if path.is_file()] == ["notes.txt"]
+
+
+ENDS: dict[str, Callable[[JobStore, Job], object]] = {
+    "queued": lambda store, job: store.requeue(job, refund=False),
+    "completed": lambda store, job: store.complete(job, Output(9, "ab", {}), 1e12),
+    "failed": lambda store, job: store.fail(job, Fault("worker_lost", "twice"), 1e12),
+    "cancelled": lambda store, job: store.cancel(job.id, 1e12),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_failed_or_cancelled_video_keeps_no_file(tmp_path: Path, end: str) -> None:
+    """It has one if the server was killed when the file was in its place and the row not completed yet."""
+    with stub_service(tmp_path, "dies") as service:
+        service.store.create(request_for(), 1.0, 1.0, lambda load: None, None)
+        job = service.store.claim(lambda queued: queued[0], 1.0, 2.0)
+        assert job
+        service.outputs.video(job.id).write_bytes(b"published")
+        ENDS[end](service.store, job)
+        service.desk.sweep()
+        assert service.outputs.video(job.id).exists() is (end in ("queued", "completed"))
 
 
 def test_videos_outlive_their_retention_by_one_sweep(tmp_path: Path) -> None:
