@@ -12,7 +12,6 @@ from hyvideo_rt.server.app import make_app
 from hyvideo_rt.server.connection import Connection
 from hyvideo_rt.server.logs import log_as_json
 from hyvideo_rt.server.page_process import PageProcess
-from hyvideo_rt.server.patience import PatientProtocol
 from hyvideo_rt.server.service import Service, alone_on
 from hyvideo_rt.server.settings import Settings
 
@@ -38,7 +37,6 @@ def serve(settings: Settings) -> int:
             timeout_graceful_shutdown=CLOSING_S,
             http=Connection,
             ws="none",
-            http=PatientProtocol,
         )
         try:
             _DrainingServer(config, service, page).run()

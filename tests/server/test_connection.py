@@ -9,9 +9,9 @@ import pytest
 import uvicorn
 from stubs import free_port, stub_service, wait_for, wait_warm
 
-from hyvideo_rt.server import patience
+from hyvideo_rt.server import connection as module
 from hyvideo_rt.server.app import make_app
-from hyvideo_rt.server.patience import PatientProtocol
+from hyvideo_rt.server.connection import Connection
 
 LIVE = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -20,9 +20,9 @@ CREATE = POST + b"Content-Length: 30\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with stub_service(tmp_path_factory.mktemp("patience"), body_s=0.5) as service:
+    with stub_service(tmp_path_factory.mktemp("connection"), body_s=0.5) as service:
         wait_warm(service)
-        config = uvicorn.Config(make_app(service), port=free_port(), log_config=None, http=PatientProtocol)
+        config = uvicorn.Config(make_app(service), port=free_port(), log_config=None, http=Connection)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run)
         thread.start()
@@ -34,7 +34,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture
 def connection(port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    monkeypatch.setattr(patience, "HEAD_S", 0.5)
+    monkeypatch.setattr(module, "HEAD_S", 0.5)
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         yield connection
 
