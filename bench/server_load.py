@@ -8,13 +8,8 @@ many are accepted, how fast the rest is refused, and that every accepted one end
 import argparse
 import asyncio
 import collections
-import contextlib
 import json
-import os
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,8 +22,10 @@ import httpx
 import torch
 
 from hyvideo_rt.bench import limits
-from hyvideo_rt.bench.conditions import ROOT, Workload, conditions
+from hyvideo_rt.bench.conditions import Workload, conditions
+from hyvideo_rt.bench.metrics_text import bound_below, total
 from hyvideo_rt.bench.networks import embedded_flops
+from hyvideo_rt.bench.server_process import running_server
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.pipeline import Pipeline, Precision
 from hyvideo_rt.sampling import SamplingParams
@@ -36,7 +33,6 @@ from hyvideo_rt.video import save_mp4
 from hyvideo_rt.weights.checkpoint import Checkpoint
 
 PROMPT, STEPS = "a red circle moves right", 20
-START_S = 120
 CPU, BUCKET = torch.device("cpu"), Bucket(64, 64, 17)
 
 
@@ -56,9 +52,9 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         bare = bare_seconds(args.videos, Path(folder))
-        with running_server(Path(folder) / "data", args.queue) as url:
-            result["overhead"] = overhead(url, args.videos, bare)
-            result["burst"] = asyncio.run(burst(url, args.burst, args.connections))
+        with running_server(Path(folder) / "data", "--max-queue-jobs", str(args.queue)) as server:
+            result["overhead"] = overhead(server.url, args.videos, bare)
+            result["burst"] = asyncio.run(burst(server.url, args.burst, args.connections))
     text = json.dumps(result, indent=2)
     print(text)
     if args.out:
@@ -75,35 +71,6 @@ def bare_seconds(count: int, folder: Path) -> list[float]:
         save_mp4(video, folder / "bare.mp4")
         seconds.append(time.perf_counter() - start)
     return seconds[1:]
-
-
-@contextlib.contextmanager
-def running_server(data_dir: Path, queue: int) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "hyvideo_rt.cli.main", "serve", "--model", "tiny", "--device", "cpu"]
-    command += ["--data-dir", str(data_dir), "--port", str(port), "--max-queue-jobs", str(queue)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + START_S
-        while not _is_ready(url):
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise RuntimeError("the server did not become ready")
-            time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def overhead(url: str, count: int, bare: list[float]) -> dict[str, float]:
@@ -147,8 +114,8 @@ async def burst(url: str, count: int, connections: int) -> dict[str, object]:
         "statuses": dict(statuses),
         "refused_p50_ms": _ms(refused),
         "refused_p99_ms": round(refused[int(0.99 * len(refused))] * 1000, 2),
-        "server_p99_below_s": _p99_bound(text, "/v1/videos"),
-        "completed_in_all": _total(text, 'hv_requests_total{preset="tiny-square",status="completed"}'),
+        "server_p99_below_s": bound_below(text, "hv_http_duration_seconds", 0.99, 'route="/v1/videos"'),
+        "completed_in_all": total(text, 'hv_requests_total{preset="tiny-square",status="completed"}'),
     }
 
 
@@ -171,22 +138,6 @@ async def _lane(host: str, port: int, todo: Iterator[int]) -> list[tuple[int, fl
 
 def _busy(health: dict[str, Any]) -> bool:
     return bool(health["queue"]["jobs"]) or any(worker["busy"] for worker in health["workers"])
-
-
-def _p99_bound(text: str, route: str) -> float:
-    """The smallest bound under which the server itself answered 99 of 100 requests of a route."""
-    name = 'hv_http_duration_seconds_bucket{le="'
-    rows = [
-        (float(line[len(name) :].split('"')[0]), float(line.split()[-1]))
-        for line in text.splitlines()
-        if line.startswith(name) and f'route="{route}"' in line
-    ]
-    total = max(count for _, count in rows)
-    return min(bound for bound, count in rows if count >= 0.99 * total)
-
-
-def _total(text: str, name: str) -> float:
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
 
 def _ms(seconds: list[float]) -> float:

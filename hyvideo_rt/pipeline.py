@@ -305,6 +305,25 @@ class Pipeline:
             for tensor, host in zip(tensors, hosts, strict=True):
                 tensor.data = host
 
+    @contextlib.contextmanager
+    def offloading(self) -> Iterator[None]:
+        """Inside, the networks rest on the host, as with `offload`; then they come back, if there is room."""
+        if self.offload:
+            yield
+            return
+        networks = (self.dit, self.vae, self.text_encoder.llm, self.text_encoder.clip)
+        tensors = [t for network in networks for t in (*network.parameters(), *network.buffers())]
+        self.offload = True
+        for tensor in tensors:
+            tensor.data = tensor.data.cpu()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(torch.OutOfMemoryError):  # those that do not fit go on visiting
+                for tensor in tensors:
+                    tensor.data = tensor.data.to(self.device)
+                self.offload = False
+
 
 class _StageClock:
     """Seconds per stage, the device's queue included, and the way to the caller's progress."""

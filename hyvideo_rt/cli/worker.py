@@ -16,6 +16,7 @@ def main() -> int:
     # After standard output has moved: these import libraries.
     from hyvideo_rt.cli.load import load_for_server
     from hyvideo_rt.errors import HyVideoError
+    from hyvideo_rt.server.protocol import CANNOT_LOAD
     from hyvideo_rt.server.worker import Wire, run
 
     args = argparse.Namespace(**json.loads(sys.argv[1]))
@@ -23,7 +24,7 @@ def main() -> int:
         return run(lambda: load_for_server(args), Wire(sys.stdin.buffer, wire_out))
     except HyVideoError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return CANNOT_LOAD
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ def make_app(service: Service, page: PageProcess | None = None) -> FastAPI:
     keys = service.settings.api_keys
     if keys and page:
         keys = (*keys, page.key)
-    app.add_middleware(LimitBody, limit=service.settings.limits.body_bytes)
+    limits = service.settings.limits
+    app.add_middleware(LimitBody, limit=limits.body_bytes, seconds=limits.body_s)
     if keys:
         app.add_middleware(RequireKey, keys=keys, page=page is not None)
     else:

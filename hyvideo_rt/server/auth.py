@@ -70,9 +70,9 @@ class OwnMachineOnly:
         host, origin = headers.get("host", ""), headers.get("origin")
         try:
             name = urlsplit(f"//{host}").hostname or ""
+            return is_loopback(name) and (origin is None or urlsplit(origin).netloc == host)
         except ValueError:
             return False
-        return is_loopback(name) and (origin is None or urlsplit(origin).netloc == host)
 
 
 def is_page(path: str) -> bool:

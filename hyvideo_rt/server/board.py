@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 
@@ -19,6 +19,7 @@ class Position:
 @dataclass(frozen=True)
 class _Listener:
     job_id: str
+    moves: bool
     loop: asyncio.AbstractEventLoop
     changed: asyncio.Event
 
@@ -34,7 +35,7 @@ class Board:
     def move(self, job_id: str, position: Position) -> None:
         with self._lock:
             self._positions[job_id] = position
-        self._notify(job_id)
+        self._notify(lambda listener: listener.moves and listener.job_id == job_id)
 
     def position(self, job_id: str) -> Position | None:
         with self._lock:
@@ -48,12 +49,15 @@ class Board:
 
     def wake(self) -> None:
         """Every listener looks again."""
-        self._notify(None)
+        self._notify(lambda _: True)
 
     @contextlib.contextmanager
-    def listening(self, job_id: str) -> Iterator[asyncio.Event]:
-        """Set when something about the job may have changed; the listener clears it. News do not queue up."""
-        listener = _Listener(job_id, asyncio.get_running_loop(), asyncio.Event())
+    def listening(self, job_id: str, *, moves: bool) -> Iterator[asyncio.Event]:
+        """Set when the job's state may have changed, and with `moves` when its position has.
+
+        The listener clears it. News do not queue up.
+        """
+        listener = _Listener(job_id, moves, asyncio.get_running_loop(), asyncio.Event())
         with self._lock:
             self._listeners.add(listener)
         try:
@@ -62,9 +66,9 @@ class Board:
             with self._lock:
                 self._listeners.discard(listener)
 
-    def _notify(self, job_id: str | None) -> None:
+    def _notify(self, concerns: Callable[[_Listener], bool]) -> None:
         with self._lock:
-            concerned = [x for x in self._listeners if job_id is None or x.job_id == job_id]
+            concerned = [listener for listener in self._listeners if concerns(listener)]
         for listener in concerned:
             with contextlib.suppress(RuntimeError):  # its loop has ended
                 listener.loop.call_soon_threadsafe(listener.changed.set)

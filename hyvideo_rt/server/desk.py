@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.server import schedule
-from hyvideo_rt.server.admission import admit
+from hyvideo_rt.server.admission import QueueFull, admit
 from hyvideo_rt.server.board import Board, Position
 from hyvideo_rt.server.costs import CostModel, remaining
 from hyvideo_rt.server.jobs import Fault, Job, State, VideoRequest
@@ -19,9 +19,10 @@ from hyvideo_rt.server.protocol import Done
 from hyvideo_rt.server.settings import Limits
 from hyvideo_rt.server.store import IdempotencyKey, JobStore, QueueLoad
 
+REFUSAL_S = 0.05  # how long one that met a full queue speaks for those that ask the same, or for more
 log = logging.getLogger(__name__)
 # Another attempt may end otherwise. The rest would fail the same way: the same seed gives the same numbers.
-WORTH_ANOTHER = {"worker_lost", "timeout", "device_error", "internal_error", "out_of_memory", "engine_error"}
+WORTH_ANOTHER = {"worker_lost", "timeout", "device_error", "internal_error", "engine_error"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,13 @@ class View:
     ahead: int | None = None
     left_s: float | None = None
     percent: int = 0
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    full: QueueFull
+    estimate_s: float
+    until: float
 
 
 class Desk:
@@ -54,6 +62,7 @@ class Desk:
         self.work = threading.Condition()
         self._stops: dict[str, Callable[[str], None]] = {}  # of running jobs: how to stop each
         self._stopped_at: dict[str, float] = {}
+        self._refusal: _Refusal | None = None
         metrics.watch_queue(lambda: store.queue_load().count, lambda: store.queue_load().seconds)
 
     # What clients ask for.
@@ -68,7 +77,11 @@ class Desk:
         def admitted(load: QueueLoad) -> None:
             admit(load, estimate_s, self.limits, running_s, self.devices)
 
-        job, new = self.store.create(request, estimate_s, self.clock(), admitted, key)
+        try:
+            job, new = self.store.create(request, estimate_s, self.clock(), admitted, key)
+        except QueueFull as full:
+            self._refusal = _Refusal(full, estimate_s, time.monotonic() + REFUSAL_S)
+            raise
         if new:
             log.info(
                 "queued", extra={"job": job.id, "size": str(job.bucket), "estimate_s": round(estimate_s, 3)}
@@ -76,6 +89,13 @@ class Desk:
             with self.work:
                 self.work.notify_all()
         return job, new
+
+    def full_for(self, request: VideoRequest) -> QueueFull | None:
+        """What `submit` has just said to as much work, if no place has become free since."""
+        last = self._refusal
+        if last and time.monotonic() < last.until and self.costs.total(request.params) >= last.estimate_s:
+            return last.full
+        return None
 
     def view(self, job: Job) -> View:
         if job.state is State.QUEUED:
@@ -99,6 +119,7 @@ class Desk:
         """Queued or running: it will not be finished. False if it is final already, or not there."""
         if not self.store.cancel(job_id, self.clock()):
             return False
+        self._refusal = None
         self._stop(job_id)
         self._count(job_id, State.CANCELLED)
         self.board.clear(job_id)
@@ -125,6 +146,7 @@ class Desk:
 
         job = self.store.claim(pick, now, now + self.limits.lease_s)
         if job:
+            self._refusal = None
             self._stops[job.id] = stop
             if not self._is_held(job):  # cancelled between its claim and the line above
                 stop(job.id)

@@ -16,7 +16,7 @@ HANG_UP_CHECK_S = 1.0
 
 async def follow(service: Service, job_id: str) -> AsyncIterator[str]:
     """An event for every change that the reader is fast enough to see; the latest state is never missed."""
-    with service.desk.board.listening(job_id) as changed:
+    with service.desk.board.listening(job_id, moves=True) as changed:
         sent: Video | None = None
         while not service.ended:
             changed.clear()
@@ -41,7 +41,7 @@ async def wait_until_final(request: Request, service: Service, job_id: str) -> J
     Raises ApiError when the server ends before.
     """
     desk = service.desk
-    with desk.board.listening(job_id) as changed:
+    with desk.board.listening(job_id, moves=False) as changed:
         last: Job | None = None
         while True:
             changed.clear()

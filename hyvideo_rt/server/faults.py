@@ -4,10 +4,13 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+HUNG_UP = 499  # as nginx has it: the client did not wait for its answer
 
 
 @dataclass(eq=False)  # not frozen: an exception is given its traceback
@@ -56,6 +59,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> JSONResponse:
         return invalid(list(error.errors())).response()
+
+    @app.exception_handler(ClientDisconnect)
+    async def _(request: Request, error: ClientDisconnect) -> Response:
+        """It hung up before its body was here; for the log and the metrics, nobody reads it."""
+        return Response(status_code=HUNG_UP)
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> JSONResponse:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+LEFT_ALONE, BROKEN, CANNOT_LOAD = 0, 70, 78  # a worker's exit statuses
+
 
 @dataclass(frozen=True)
 class Generate:

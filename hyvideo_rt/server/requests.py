@@ -1,5 +1,6 @@
 """Around every HTTP request: an id, a limit on the body, a line in the log and two metrics."""
 
+import asyncio
 import logging
 import secrets
 import time
@@ -8,10 +9,12 @@ from contextvars import ContextVar
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hyvideo_rt.server.faults import error_response
+from hyvideo_rt.server.faults import ApiError, error_response
 from hyvideo_rt.server.metrics import Metrics
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+CLOSE = {"Connection": "close"}
+PROBED = frozenset({"/live", "/ready", "/health", "/metrics"})  # every few seconds, for ever
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 log = logging.getLogger(__name__)
 
@@ -55,14 +58,14 @@ class Observe:
         self._metrics.http.labels(method, route, str(status)).inc()
         self._metrics.http_seconds.labels(route).observe(seconds)
         extra = {"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 1)}
-        log.info("request", extra=extra)
+        log.log(logging.DEBUG if route in PROBED else logging.INFO, "request", extra=extra)
 
 
 class LimitBody:
-    """At most `limit` bytes, announced or not. What is too long is not read to its end."""
+    """At most `limit` bytes, announced or not, within `seconds`. What is too long is not read to its end."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self._app, self._limit = app, limit
+    def __init__(self, app: ASGIApp, limit: int, seconds: float) -> None:
+        self._app, self._limit, self._seconds = app, limit, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,16 +73,24 @@ class LimitBody:
             return
         announced = Headers(scope=scope).get("content-length", "0")
         if not announced.isdigit() or int(announced[:20]) > self._limit:
-            await self._refuse(scope, receive, send)
+            await self._too_long().response()(scope, receive, send)
             return
-        read, started = 0, False
+        deadline = asyncio.get_running_loop().time() + self._seconds
+        read, complete, started = 0, False, False
 
         async def counted() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, complete
+            if complete:  # all that can come is that the client leaves
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise self._too_slow() from None
             read += len(message.get("body", b""))
             if read > self._limit:
-                raise _TooLong
+                raise self._too_long()
+            complete = not message.get("more_body", False)
             return message
 
         async def noting(message: Message) -> None:
@@ -89,15 +100,14 @@ class LimitBody:
 
         try:
             await self._app(scope, counted, noting)
-        except _TooLong:
+        except ApiError as refused:
             if not started:
-                await self._refuse(scope, receive, send)
+                await refused.response()(scope, receive, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _too_long(self) -> ApiError:
         message = f"the body is longer than {self._limit} bytes"
-        answer = error_response(413, message, "body_too_large", headers={"Connection": "close"})
-        await answer(scope, receive, send)
+        return ApiError(413, message, "body_too_large", headers=dict(CLOSE))
 
-
-class _TooLong(Exception):
-    pass
+    def _too_slow(self) -> ApiError:
+        message = f"the body was not there after {self._seconds:.0f} s"
+        return ApiError(408, message, "body_too_slow", headers=dict(CLOSE))

@@ -28,11 +28,13 @@ def server_routes(service: Service) -> APIRouter:
             raise not_found("model", name)
         return _model(service)
 
+    @router.head("/live", include_in_schema=False)
     @router.get("/live")
     async def live() -> dict[str, str]:
         """The process answers; nothing else is asked, no thread that could be busy either."""
         return {"status": "alive"}
 
+    @router.head("/ready", include_in_schema=False)
     @router.get("/ready")
     def ready() -> JSONResponse:
         """200 when a request sent now would be made by a warm worker; 503 with the reasons otherwise."""
@@ -40,6 +42,7 @@ def server_routes(service: Service) -> APIRouter:
         status = "not ready" if troubles else "ready"
         return JSONResponse({"status": status, "reasons": troubles}, 503 if troubles else 200)
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health")
     def health() -> JSONResponse:
         """The same for people: each worker, the queue and the room on disk."""

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from hyvideo_rt.server.events import follow, wait_until_final
-from hyvideo_rt.server.faults import ApiError, bad_request, invalid, not_found
+from hyvideo_rt.server.faults import HUNG_UP, ApiError, bad_request, invalid, not_found
 from hyvideo_rt.server.jobs import Job, State, is_job_id
 from hyvideo_rt.server.previews import MEDIA_TYPES, preview
 from hyvideo_rt.server.ranges import file_response
@@ -44,8 +44,11 @@ def video_routes(service: Service) -> APIRouter:
 
     async def submit(request: Request, key: str | None) -> tuple[Job, bool]:
         wanted = await _wanted(request)
+        video = wanted.resolve(settings)
+        if key is None:
+            service.refuse_at_once(video)
         named = IdempotencyKey(key, wanted.fingerprint()) if key else None
-        return await run_in_threadpool(lambda: service.submit(wanted.resolve(settings), named))
+        return await run_in_threadpool(service.submit, video, named)
 
     @router.post("", openapi_extra=BODY)
     async def create(request: Request, idempotency_key: Key = None) -> Video:
@@ -67,7 +70,7 @@ def video_routes(service: Service) -> APIRouter:
         if ended is None:  # nobody listens
             if new:
                 await run_in_threadpool(desk.cancel, job.id)
-            return Response(status_code=499)
+            return Response(status_code=HUNG_UP)
         if ended.state is not State.COMPLETED:
             raise _not_made(ended)
         answer = await run_in_threadpool(content_of, request, ended, "video")

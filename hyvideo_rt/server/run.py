@@ -9,13 +9,14 @@ from types import FrameType
 import uvicorn
 
 from hyvideo_rt.server.app import make_app
+from hyvideo_rt.server.connection import Connection
 from hyvideo_rt.server.logs import log_as_json
 from hyvideo_rt.server.page_process import PageProcess
 from hyvideo_rt.server.service import Service, alone_on
 from hyvideo_rt.server.settings import Settings
 
 CLOSING_S = 5  # for connections that are still open when all jobs have ended
-ENDED_NOW = 1  # exit status after a second signal
+ENDED_NOW = CANNOT_SERVE = 1  # exit statuses: after a second signal, and if the model cannot be loaded
 log = logging.getLogger(__name__)
 
 
@@ -34,6 +35,7 @@ def serve(settings: Settings) -> int:
             server_header=False,
             timeout_keep_alive=75,  # longer than balancers keep an idle connection, or they meet a closed one
             timeout_graceful_shutdown=CLOSING_S,
+            http=Connection,
             ws="none",
         )
         try:
@@ -42,7 +44,7 @@ def serve(settings: Settings) -> int:
             service.close()
             if page:
                 page.leave()
-    return 0
+        return CANNOT_SERVE if service.hopeless.is_set() else 0
 
 
 class _DrainingServer(uvicorn.Server):
@@ -57,6 +59,12 @@ class _DrainingServer(uvicorn.Server):
         await super().startup(sockets)
         if self._page and self.started:
             self._page.start(_address(self.servers[0].sockets[0]))
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._service.hopeless.is_set() and not self.should_exit:
+            log.error("the model cannot be loaded with these flags; the lines above say why")
+            self.should_exit = True
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._signals += 1

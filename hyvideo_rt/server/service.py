@@ -40,7 +40,10 @@ class Service:
         self.desk.sweep()
         self.draining, self.started_at = False, time.time()
         self._ended = threading.Event()
-        self.supervisors = [Supervisor(spec, settings, self.desk) for spec in settings.workers]
+        self.hopeless = threading.Event()  # a worker has said that it can never load
+        self.supervisors = [
+            Supervisor(spec, settings, self.desk, self.hopeless.set) for spec in settings.workers
+        ]
         self.metrics.watch_ready(lambda: not self.troubles())
         for thread in (*self.supervisors, threading.Thread(target=self._keep_house, daemon=True)):
             thread.start()
@@ -62,6 +65,11 @@ class Service:
             found.append("disk_full")
         return found
 
+    def refuse_at_once(self, request: VideoRequest) -> None:
+        """Raises ApiError if the queue was full a moment ago. Asks nothing that could take time."""
+        if full := self.desk.full_for(request):
+            raise self._queue_full(full)
+
     def submit(self, request: VideoRequest, key: IdempotencyKey | None) -> tuple[Job, bool]:
         """The job and whether it is new. Raises ApiError for what cannot be accepted, or not now."""
         try:
@@ -76,8 +84,7 @@ class Service:
                 "idempotency_key_reused",
             ) from None
         except QueueFull as full:
-            self.metrics.refused.labels("queue_full").inc()
-            raise _queue_full(full) from None
+            raise self._queue_full(full) from None
         except ApiError as error:
             self.metrics.refused.labels(error.code).inc()
             raise
@@ -102,6 +109,15 @@ class Service:
                 "size",
                 "too_expensive",
             )
+
+    def _queue_full(self, full: QueueFull) -> ApiError:
+        self.metrics.refused.labels("queue_full").inc()
+        return ApiError(
+            429,
+            f"{full.load.count} videos wait, about {full.load.seconds:.0f} s of work; expected room by then",
+            "queue_full",
+            headers={"Retry-After": str(full.retry_after_s)},
+        )
 
     def drain(self) -> None:
         """Nothing new; what runs may finish in time, the rest goes back to the queue. Then all ends."""
@@ -173,12 +189,3 @@ def not_now(trouble: str) -> ApiError:
         "disk_full": "there is no room for another video; the server's operator has to free some",
     }
     return ApiError(503, words[trouble], trouble, headers={"Retry-After": "30"})
-
-
-def _queue_full(full: QueueFull) -> ApiError:
-    return ApiError(
-        429,
-        f"{full.load.count} videos wait, about {full.load.seconds:.0f} s of work; expected room by then",
-        "queue_full",
-        headers={"Retry-After": str(full.retry_after_s)},
-    )

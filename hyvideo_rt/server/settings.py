@@ -51,6 +51,7 @@ class Limits:
     min_free_bytes: int = GIB
     sweep_every_s: float = 60
     body_bytes: int = 1 << 20
+    body_s: float = 60
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -14,7 +14,7 @@ from hyvideo_rt.server.desk import Desk
 from hyvideo_rt.server.jobs import Fault, Job, VideoRequest, new_job_id
 from hyvideo_rt.server.metrics import label_of
 from hyvideo_rt.server.outputs import FULL
-from hyvideo_rt.server.protocol import Done, Failed, Generate, Progress, Ready
+from hyvideo_rt.server.protocol import CANNOT_LOAD, Done, Failed, Generate, Progress, Ready
 from hyvideo_rt.server.settings import Settings, WorkerSpec
 from hyvideo_rt.server.watchdog import Watchdog
 from hyvideo_rt.server.worker_process import WorkerHung, WorkerLost, WorkerProcess
@@ -27,11 +27,16 @@ log = logging.getLogger(__name__)
 
 
 class Supervisor(threading.Thread):
-    """One device's thread. `broken` after several fast deaths in a row, until a worker lives again."""
+    """One device's thread. `broken` after several fast deaths in a row, until a worker lives again.
 
-    def __init__(self, spec: WorkerSpec, settings: Settings, desk: Desk) -> None:
+    `hopeless` is told when the first process says that it can never load: flags or files have to change.
+    """
+
+    def __init__(
+        self, spec: WorkerSpec, settings: Settings, desk: Desk, hopeless: Callable[[], None]
+    ) -> None:
         super().__init__(name=f"supervisor-{spec.device}", daemon=True)
-        self.spec, self.settings, self.desk = spec, settings, desk
+        self.spec, self.settings, self.desk, self._hopeless = spec, settings, desk, hopeless
         self.capabilities: Capabilities | None = None  # of the last worker that was ready
         self.warm = False
         self.deaths = 0  # fast ones in a row
@@ -207,6 +212,8 @@ class Supervisor(threading.Thread):
             self._warm_at is not None and time.monotonic() - self._warm_at > self.settings.limits.fast_death_s
         )
         self.deaths = 1 if slow else self.deaths + 1
+        if death.status == CANNOT_LOAD and self.capabilities is None:
+            self._hopeless()
         log.error("worker of %s lost: %s", self.spec.device, death, extra={"worker": self.pid})
 
     def _bury(self) -> None:

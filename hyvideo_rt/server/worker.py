@@ -31,11 +31,22 @@ from hyvideo_rt.server import protocol
 from hyvideo_rt.server.capabilities import Capabilities
 from hyvideo_rt.server.jobs import Fault, VideoRequest
 from hyvideo_rt.server.outputs import FULL
-from hyvideo_rt.server.protocol import Cancel, Done, Failed, Generate, Heartbeat, Message, Ready
+from hyvideo_rt.server.protocol import (
+    BROKEN,
+    LEFT_ALONE,
+    Cancel,
+    Done,
+    Failed,
+    Generate,
+    Heartbeat,
+    Message,
+    Ready,
+)
 from hyvideo_rt.video import save_mp4
 
 HEARTBEAT_S = 1.0
-LEFT_ALONE, BROKEN = 0, 70  # exit statuses
+PROGRESS_S = 0.05  # between two reports of one stage: a server that computes on the same cores has to live
+BEHIND_SERVER = 5
 log = logging.getLogger(__name__)
 
 
@@ -81,6 +92,8 @@ def run(load: Callable[[], tuple[Pipeline, Capabilities]], wire: Wire) -> int:
     for target in (wire.listen, wire.beat):
         threading.Thread(target=target, daemon=True).start()
     pipeline, capabilities = load()
+    if pipeline.device.type == "cpu":
+        os.nice(BEHIND_SERVER)  # which has little to do on the same cores, and somebody waits for it
     wire.send(Ready(capabilities.to_json()))
     while True:
         request = wire.requests.get()
@@ -94,19 +107,38 @@ def run(load: Callable[[], tuple[Pipeline, Capabilities]], wire: Wire) -> int:
 def serve(pipeline: Pipeline, message: Generate, wire: Wire) -> Done | Failed:
     """One request: its file is written whole, or the answer says why not."""
 
+    told = 0.0
+
     def progress(stage: str, done: int, total: int) -> None:
+        nonlocal told
         if message.id in wire.cancelled:
             raise Cancelled(message.id)
-        wire.send(protocol.Progress(message.id, stage, done, total))
+        now = time.monotonic()
+        if done in (0, total) or now - told >= PROGRESS_S:
+            told = now
+            wire.send(protocol.Progress(message.id, stage, done, total))
 
     try:
-        return _make(pipeline, message, progress)
+        return _make_somehow(pipeline, message, progress)
     except Exception as error:
         if not isinstance(error, Cancelled):
             log.exception("%s failed", message.id)
         fault = fault_of(error)
     _release(pipeline)
     return Failed(message.id, fault.code, fault.message)
+
+
+def _make_somehow(pipeline: Pipeline, message: Generate, progress: Progress) -> Done:
+    """Where memory ran out once more, in less of it: with the networks on the host."""
+    try:
+        return _make(pipeline, message, progress)
+    except torch.OutOfMemoryError:
+        if pipeline.offload:
+            raise
+        log.warning("%s ran out of memory; once more with the networks on the host", message.id)
+    _release(pipeline)
+    with pipeline.offloading():
+        return _make(pipeline, message, progress)
 
 
 def _make(pipeline: Pipeline, message: Generate, progress: Progress) -> Done:

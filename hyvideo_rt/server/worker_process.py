@@ -17,7 +17,11 @@ log = logging.getLogger(__name__)
 
 
 class WorkerLost(Exception):
-    """The process has ended, or speaks no sense any more."""
+    """The process has ended, with a status if of itself, or speaks no sense any more."""
+
+    def __init__(self, why: str, status: int | None = None) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 class WorkerHung(WorkerLost):
@@ -74,7 +78,8 @@ class WorkerProcess:
                 return None
         if message is None:
             self._messages.put(None)
-            raise WorkerLost(f"it ended with status {self._process.wait()}")
+            status = self._process.wait()
+            raise WorkerLost(f"it ended with status {status}", status)
         return message
 
     def kill(self) -> None:

@@ -111,7 +111,8 @@ def test_every_error_code_of_an_answer_is_documented() -> None:
 def test_every_way_to_fail_is_documented_with_its_attempts() -> None:
     table = [(re.findall(r"\w+", codes), again) for codes, _, again in rows("Jobs and their states")]
     documented = {code for codes, _ in table for code in codes}
-    assert documented == set(OURS.values()) | FATAL | WORTH_ANOTHER | {"disk_full", "output_error"}
+    others = {"disk_full", "output_error", "out_of_memory"}
+    assert documented == set(OURS.values()) | FATAL | WORTH_ANOTHER | others
     assert {code for codes, again in table for code in codes if again == "once"} == WORTH_ANOTHER
     assert Limits().attempts == 2, "once more"
 

@@ -2,8 +2,9 @@
 
 "crash", "fork" (a child that stays), "hang", "freeze" (no heartbeat), "garble", "fail CODE", "ignore cancel",
 "steps N SECONDS"; with "once" only at the first attempt. Arguments: a folder in which each start leaves a
-file; "dies" to end before it is ready; "film=FILE", an MP4 that it writes as every video; "kill=POINT" to be
-killed at a point such as "before:done:1", the first time that one comes there, or "kills=POINT" each time.
+file; "dies" or "cannot load" to end before it is ready; "film=FILE", an MP4 that it writes as every video;
+"kill=POINT" to be killed at a point such as "before:done:1", the first time that one comes there, or
+"kills=POINT" each time.
 """
 
 import collections
@@ -138,6 +139,8 @@ def main() -> None:
     (folder / f"start-{os.getpid()}").touch()
     if "dies" in sys.argv:
         sys.exit(3)
+    if "cannot load" in sys.argv:
+        sys.exit(protocol.CANNOT_LOAD)
     for target in (listen, beat):
         threading.Thread(target=target, daemon=True).start()
     send(Ready(CAPABILITIES))

@@ -21,6 +21,7 @@ from hyvideo_rt.server.service import Service
         ({"Host": "127.0.0.1:8000", "Origin": "https://evil.example"}, 403),
         ({"Host": "127.0.0.1:8000", "Origin": "http://127.0.0.1:9000"}, 403),
         ({"Host": "127.0.0.1:8000", "Origin": "null"}, 403),
+        ({"Host": "127.0.0.1:8000", "Origin": "http://["}, 403),
         ({"Host": "[::1"}, 403),
         ({"Host": ""}, 403),
     ],

@@ -231,6 +231,31 @@ def test_a_chunked_body_without_end_is_cut_off(server: Server) -> None:
     assert server.http.get("/ready").status_code == 200
 
 
+BODY_TO_COME = f"Host: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer", "status"),
+    [
+        (f"POST /v1/videos HTTP/1.1\r\n{BODY_TO_COME}Content-Length: 50\r\n\r\n{{", b"", 499),
+        (f"POST /v1/videos HTTP/1.1\r\n{BODY_TO_COME}Transfer-Encoding: chunked\r\n\r\nx\r\n", b"400", 499),
+        (f"PUT /v1/videos HTTP/1.1\r\n{BODY_TO_COME}Transfer-Encoding: chunked\r\n\r\nx\r\n", b"400", 405),
+    ],
+    ids=["hangs up", "bad chunk", "bad chunk that nobody reads"],
+)
+def test_a_body_that_breaks_off_is_no_error_of_ours(
+    server: Server, sent: str, answer: bytes, status: int
+) -> None:
+    before = len(server.log)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(sent.encode())
+        if answer:
+            assert connection.recv(65536).split()[1] == answer
+    wait_for(lambda: any(line.get("status") == status for line in server.log[before:]))
+    assert [line for line in server.log[before:] if line["level"] == "error"] == []
+    assert 'status="500"' not in server.http.get("/metrics").text
+
+
 def test_a_worker_killed_in_the_middle_costs_one_attempt(server: Server) -> None:
     video_id = server.create(steps=60)
     server.wait_step(video_id)
@@ -297,6 +322,15 @@ def _start_and_fail(*flags: str) -> str:
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode in (1, 2)
     return ended.stderr
+
+
+def test_a_server_that_can_never_make_a_video_ends(tmp_path: Path) -> None:
+    """An engine of a backend that was named is missing: no restart will bring it."""
+    said = _start_and_fail(
+        "--backend", "openvino", "--data-dir", str(tmp_path), "--engine-dir", str(tmp_path)
+    )
+    assert "build it: hyvideo-rt build --component double_block" in said
+    assert "the model cannot be loaded with these flags" in said
 
 
 def test_an_open_address_without_a_key_is_refused(tmp_path: Path) -> None:

@@ -52,21 +52,15 @@ def test_attempts_are_bounded(tmp_path: Path, trouble: str, code: str) -> None:
         assert ended(service, submit(service, "a cat")).state is State.COMPLETED
 
 
-@pytest.mark.parametrize("code", ["numerical_error", "disk_full", "invalid_request", "does_not_fit"])
+@pytest.mark.parametrize(
+    "code", ["numerical_error", "disk_full", "invalid_request", "does_not_fit", "out_of_memory"]
+)
 def test_what_would_fail_the_same_way_is_not_tried_again(tmp_path: Path, code: str) -> None:
     with stub_service(tmp_path) as service:
         wait_warm(service)
         job = ended(service, submit(service, f"fail {code}"))
         assert job.fault
         assert (job.attempts, job.fault.code) == (1, code)
-
-
-def test_out_of_memory_is_tried_once_more(tmp_path: Path) -> None:
-    with stub_service(tmp_path) as service:
-        wait_warm(service)
-        job = ended(service, submit(service, "fail out_of_memory"))
-        assert job.fault
-        assert (job.attempts, job.fault.code) == (2, "out_of_memory")
 
 
 def test_workers_that_die_at_once_open_the_breaker(tmp_path: Path) -> None:
@@ -79,16 +73,43 @@ def test_a_death_while_loading_is_fast_however_long_it_took(tmp_path: Path) -> N
     """With real weights that is minutes: a worker that never gets warm must open the breaker all the same."""
     settings = stub_settings(tmp_path)
     with stub_service(tmp_path / "other") as service:
-        supervisor = Supervisor(settings.workers[0], settings, service.desk)  # not started
+        hopeless = threading.Event()
+        supervisor = Supervisor(settings.workers[0], settings, service.desk, hopeless.set)  # not started
         for deaths in (1, 2, 3):
             supervisor._mourn(WorkerLost("the warm-up failed"))
             assert supervisor.deaths == deaths
         assert supervisor.broken
+        assert not hopeless.is_set()
         supervisor._warm_at = time.monotonic() - 2 * settings.limits.fast_death_s
         supervisor._mourn(WorkerLost("it had lived"))
         assert supervisor.deaths == 1
         supervisor.deaths = 5000  # a day of them
         assert supervisor._backoff_s() == settings.limits.max_backoff_s
+
+
+def test_a_worker_that_can_never_load_is_not_tried_for_ever(tmp_path: Path) -> None:
+    with stub_service(tmp_path, "cannot load") as service:
+        wait_for(service.hopeless.is_set)
+        assert "worker_not_ready" in service.troubles()
+
+
+def test_jobs_of_two_workers_are_made_side_by_side_and_once_each(tmp_path: Path) -> None:
+    settings = stub_settings(tmp_path)
+    specs = tuple(replace(settings.workers[0], device=name) for name in ("cpu", "cpu:1"))
+    service = Service(replace(settings, workers=specs))
+    try:
+        wait_for(lambda: all(supervisor.warm for supervisor in service.supervisors))
+        together = [submit(service, "steps 200 0.01") for _ in range(2)]
+        wait_for(lambda: all(supervisor.job for supervisor in service.supervisors))
+        running = [supervisor.job for supervisor in service.supervisors]
+        assert {job.id for job in running if job} == set(together)
+        service.desk.cancel(together[0])
+        more = [submit(service, "a cat") for _ in range(20)]
+        jobs = [ended(service, job_id) for job_id in (*together, *more)]
+        assert [job.state for job in jobs] == [State.CANCELLED, *[State.COMPLETED] * 21]
+        assert len(traces(tmp_path, "made")) == 21
+    finally:
+        service.close()
 
 
 def test_a_worker_that_dies_idle_is_replaced_before_anyone_asks(tmp_path: Path) -> None:

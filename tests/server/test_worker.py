@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from hyvideo_rt import errors
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.model_choice import embedded_tiny
 from hyvideo_rt.pipeline import Pipeline
-from hyvideo_rt.server import protocol
+from hyvideo_rt.server import protocol, worker
 from hyvideo_rt.server.jobs import VideoRequest
 from hyvideo_rt.server.protocol import Cancel, Done, Failed, Generate, Message, Progress
 from hyvideo_rt.server.worker import FATAL, Wire, fault_of, serve
@@ -84,6 +85,13 @@ def _listen_once(wire: Wire) -> None:
     wire.cancelled.add(message.id)
 
 
+@pytest.fixture
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is reported, however soon it follows the last one."""
+    monkeypatch.setattr(worker, "PROGRESS_S", 0.0)
+
+
+@pytest.mark.usefixtures("every_step")
 def test_denoising_stops_within_two_steps(pipeline: Pipeline, tmp_path: Path) -> None:
     seen = serve_watched(pipeline, order(tmp_path, steps=500), cancel_at=("denoise", 5))
     assert seen[-1].stage == "denoise"
@@ -91,6 +99,7 @@ def test_denoising_stops_within_two_steps(pipeline: Pipeline, tmp_path: Path) ->
     assert not (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.usefixtures("every_step")
 def test_decoding_stops_within_a_tile(pipeline: Pipeline, tmp_path: Path) -> None:
     """A size of several tiles."""
     request = order(tmp_path, steps=1, bucket=Bucket(464, 64, 17))
@@ -100,6 +109,7 @@ def test_decoding_stops_within_a_tile(pipeline: Pipeline, tmp_path: Path) -> Non
     assert seen[-1].done <= 1
 
 
+@pytest.mark.usefixtures("every_step")
 def test_a_request_reports_every_stage_and_writes_its_file(pipeline: Pipeline, tmp_path: Path) -> None:
     pipes = Pipes()
     answer = serve(pipeline, order(tmp_path), pipes.wire)
@@ -112,10 +122,24 @@ def test_a_request_reports_every_stage_and_writes_its_file(pipeline: Pipeline, t
     assert (tmp_path / "out.mp4").stat().st_size > 1000
 
 
+def test_steps_that_are_soon_done_are_not_all_told(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "PROGRESS_S", 3600.0)
+    pipes = Pipes()
+    assert isinstance(serve(pipeline, order(tmp_path), pipes.wire), Done)
+    pipes.hang_up()
+    reported = [message for message in pipes.messages() if isinstance(message, Progress)]
+    assert [m.done for m in reported if m.stage == "denoise"] == [0, 4], "the ends of a stage always are"
+
+
 def test_after_a_failure_the_next_request_works(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tried = []
+
     def no_room(*_: object) -> None:
+        tried.append(pipeline.offload)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB at 0x7f00")
 
     pipes = Pipes()
@@ -125,7 +149,31 @@ def test_after_a_failure_the_next_request_works(
     assert isinstance(failed, Failed)
     assert failed.code == "out_of_memory"
     assert "0x7f00" not in failed.message
+    assert tried == [False, True], "once more with the networks on the host"
     assert isinstance(serve(pipeline, order(tmp_path), pipes.wire), Done)
+    assert not pipeline.offload
+
+
+def test_what_fits_only_with_the_networks_on_the_host_is_made_so(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, pipes = pipeline.decode, Pipes()
+    where = []
+
+    def tight(*args: Any) -> Iterator[torch.Tensor]:
+        where.append(pipeline.offload)
+        if not pipeline.offload:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(*args)
+
+    assert isinstance(serve(pipeline, order(tmp_path), pipes.wire), Done)
+    expected = (tmp_path / "out.mp4").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "decode", tight)
+        assert isinstance(serve(pipeline, order(tmp_path), pipes.wire), Done)
+    assert where == [False, True]
+    assert not pipeline.offload, "the next video is as fast as ever"
+    assert (tmp_path / "out.mp4").read_bytes() == expected
 
 
 def full_disk() -> errors.OutputError:
@@ -231,7 +279,7 @@ def test_a_worker_that_cannot_load_says_why_and_leaves() -> None:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as worker:
         assert worker.stderr
-        assert worker.wait(60) == 1
+        assert worker.wait(60) == protocol.CANNOT_LOAD
         words = worker.stderr.read().decode()
     assert words.startswith("InvalidRequest: got device 'tpu'")
     assert "Traceback" not in words
