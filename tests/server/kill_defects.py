@@ -8,7 +8,7 @@ from typing import Any
 from kill_switch import Point
 
 from hyvideo_rt.server.desk import Desk
-from hyvideo_rt.server.jobs import Job, Output
+from hyvideo_rt.server.jobs import Job, Output, State
 from hyvideo_rt.server.protocol import Done
 from hyvideo_rt.server.store import IdempotencyKey, JobStore
 
@@ -35,8 +35,9 @@ def complete_before_the_file_is_there() -> None:
 
 def complete_what_is_no_longer_held() -> None:
     def complete(self: JobStore, job: Job, output: Output, now: float) -> bool:
-        statement = "UPDATE jobs SET state = 'completed', finished_at = ?, sha256 = ? WHERE id = ?"
-        return self._change(statement, (now, output.sha256, job.id))
+        statement = "UPDATE jobs SET state = ?, finished_at = ?, size_bytes = ?, sha256 = ?, seconds = '{}'"
+        values = (State.COMPLETED, now, output.size_bytes, output.sha256, job.id)
+        return self._change(f"{statement} WHERE id = ?", values)
 
     JobStore.complete = complete  # type: ignore[method-assign]
     JobStore.renew = lambda self, job, lease_until: True  # type: ignore[method-assign]
