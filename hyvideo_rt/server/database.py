@@ -6,7 +6,8 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from hyvideo_rt.errors import HyVideoError
@@ -42,11 +43,42 @@ CREATE INDEX keys_by_job ON idempotency_keys (job_id);
 log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)  # not frozen: an exception is given its traceback
+class DatabaseFailed(HyVideoError):
+    """SQLite could not do it and has changed nothing; code and message are for clients."""
+
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+FULL = "disk_full", "there is no room for another video; the server's operator has to free some"
+BUSY = "database_busy", "another process holds the job database; try again"
+DAMAGED = "database_damaged", "the job database is damaged; the server's operator has to restart it"
+ERROR = "database_error", "the job database cannot be read or written; the server's operator has to look"
+FAILURES = {
+    sqlite3.SQLITE_FULL: FULL,
+    sqlite3.SQLITE_BUSY: BUSY,
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_NOTADB: DAMAGED,
+    sqlite3.SQLITE_IOERR: ERROR,
+    sqlite3.SQLITE_READONLY: ERROR,
+    sqlite3.SQLITE_CANTOPEN: ERROR,
+}
+RETRY_S = 0.5
+
+
 class Database:
-    """One connection, one transaction at a time. WAL with synchronous=FULL: a commit survives a power cut."""
+    """One connection, one transaction at a time. WAL with synchronous=FULL: a commit survives a power cut.
+
+    What SQLite refuses is raised as DatabaseFailed. `damaged` stays true until the next start, which looks at
+    the whole file.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
+        self._lock, self.damaged = threading.Lock(), False
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5)
         self._connection.row_factory = sqlite3.Row
         try:
@@ -74,32 +106,60 @@ class Database:
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """All of it or nothing; whoever comes second sees what the first has written."""
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
+        with self.reading() as connection:
+            connection.execute("BEGIN IMMEDIATE")
             try:
-                yield self._connection
+                yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if connection.in_transaction:  # SQLite itself has taken back what failed for want of room
+                    connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            yield self._connection
+            try:
+                yield self._connection
+            except sqlite3.DatabaseError as error:
+                refusal = FAILURES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+                if refusal is None:  # a mistake of ours
+                    raise
+                log.error("the job database failed: %s", error)
+                self.damaged = self.damaged or refusal == DAMAGED
+                raise DatabaseFailed(*refusal) from error
 
     def close(self) -> None:
         with self._lock:
             self._connection.close()
 
 
+def patiently(change: Callable[[], bool], wait_s: float) -> bool:
+    """Again and again while the database fails, for so long; then raises DatabaseFailed."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            return change()
+        except DatabaseFailed:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_S)
+
+
 def open_database(folder: Path) -> Database:
-    """`jobs.sqlite3` in the folder. A damaged one moves aside with its videos, and a new one is begun."""
+    """`jobs.sqlite3` in the folder. A damaged one moves aside with its videos, and a new one is begun.
+
+    Raises HyVideoError for what a new file would not mend: locked, read-only, no room.
+    """
     path = folder / "jobs.sqlite3"
     try:
         return Database(path)
-    except sqlite3.OperationalError:
-        raise  # locked, read-only, no room: nothing that a new file would mend
+    except (sqlite3.OperationalError, OSError) as error:
+        raise HyVideoError(
+            f"got {str(error)!r} for the job database {path}; expected one that this user may write, that no "
+            f"other process holds, on a disk with room\n"
+            f"  make it so, or start the server with another --data-dir"
+        ) from error
     except sqlite3.DatabaseError as error:
         aside = _set_aside(folder)
         log.error(

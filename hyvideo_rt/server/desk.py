@@ -12,6 +12,7 @@ from hyvideo_rt.server import schedule
 from hyvideo_rt.server.admission import QueueFull, admit
 from hyvideo_rt.server.board import Board, Position
 from hyvideo_rt.server.costs import CostModel, remaining
+from hyvideo_rt.server.database import patiently
 from hyvideo_rt.server.jobs import Fault, Job, State, VideoRequest
 from hyvideo_rt.server.metrics import Metrics, label_of
 from hyvideo_rt.server.outputs import Outputs
@@ -163,12 +164,13 @@ class Desk:
         """The file in its place, then the row completed. Not its claimer's any more: neither.
 
         The lease is renewed first: until it runs out nobody else can put a file of this job there, and what
-        has to go if it was cancelled meanwhile is ours.
+        has to go if it was cancelled meanwhile is ours. A database that fails is asked again for as long: a
+        video that is made is worth it.
         """
-        if self.renew(job):
+        if patiently(lambda: self.renew(job), self.limits.lease_s):
             final = self.outputs.video(job.id)
             output = self.outputs.publish(partial, final, done.seconds)
-            if self.store.complete(job, output, self.clock()):
+            if patiently(lambda: self.store.complete(job, output, self.clock()), self.limits.lease_s):
                 self._observe(job, done)
                 self._count(job.id, State.COMPLETED)
             else:

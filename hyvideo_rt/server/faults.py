@@ -10,6 +10,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from hyvideo_rt.server.database import DatabaseFailed
+
 HUNG_UP = 499  # as nginx has it: the client did not wait for its answer
 
 
@@ -55,6 +57,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def _(request: Request, error: ApiError) -> JSONResponse:
         return error.response()
+
+    @app.exception_handler(DatabaseFailed)
+    async def _(request: Request, error: DatabaseFailed) -> JSONResponse:
+        return error_response(503, error.message, error.code, headers={"Retry-After": "30"})
 
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> JSONResponse:

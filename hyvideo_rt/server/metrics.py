@@ -1,15 +1,26 @@
 """What Prometheus reads. Labels are names of sizes, stages and outcomes: never a prompt, an id or a path."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from hyvideo_rt import __version__
 from hyvideo_rt.buckets import PRESETS, Bucket
+from hyvideo_rt.errors import HyVideoError
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 FINE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80)
-REFUSALS = ("queue_full", "draining", "worker_broken", "worker_not_ready", "disk_full")
+REFUSALS = (
+    "queue_full",
+    "draining",
+    "worker_broken",
+    "worker_not_ready",
+    "disk_full",
+    "database_busy",
+    "database_damaged",
+    "database_error",
+)
 _NAMES = {bucket: name for name, bucket in PRESETS.items()}
 
 
@@ -56,13 +67,22 @@ class Metrics:
         gauge.set_function(lambda: float(ready()))
 
     def watch_queue(self, depth: Callable[[], float], seconds: Callable[[], float]) -> None:
-        """Both are asked when the metrics are read."""
-        Gauge("hv_queue_depth", "Jobs that wait", registry=self.registry).set_function(depth)
+        """Both are asked when the metrics are read; NaN where nobody can say."""
+        gauge = Gauge("hv_queue_depth", "Jobs that wait", registry=self.registry)
+        gauge.set_function(lambda: _or_nan(depth))
         gauge = Gauge("hv_queue_gpu_seconds", "Estimated, of those that wait", registry=self.registry)
-        gauge.set_function(seconds)
+        gauge.set_function(lambda: _or_nan(seconds))
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
+
+
+def _or_nan(read: Callable[[], float]) -> float:
+    """A database that fails must not hide the other metrics."""
+    try:
+        return read()
+    except HyVideoError:
+        return math.nan
 
 
 def label_of(bucket: Bucket) -> str:

@@ -7,14 +7,17 @@ ROOT/partial/                  what workers write to; emptied at start
 
 import errno
 import hashlib
+import logging
 import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from hyvideo_rt.errors import OutputError
 from hyvideo_rt.server.jobs import Output, is_job_id
 
+log = logging.getLogger(__name__)
 CHUNK = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT)  # an OSError that more room would mend
 
@@ -23,10 +26,17 @@ class Outputs:
     """One folder that only we write to. Names come from job ids alone, never from a client."""
 
     def __init__(self, root: Path) -> None:
+        """Raises OutputError for a folder that cannot be written."""
         self.root, self._partial = root, root / "partial"
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        shutil.rmtree(self._partial, ignore_errors=True)  # of workers that are gone
-        self._partial.mkdir(mode=0o700)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            shutil.rmtree(self._partial, ignore_errors=True)  # of workers that are gone
+            self._partial.mkdir(mode=0o700)
+        except OSError as error:
+            raise OutputError(
+                f"got {error.strerror!r} for the folder {root}; expected one that this user may write\n"
+                f"  make it and all in it writable, or start the server with another --data-dir"
+            ) from error
 
     def new_partial(self, job_id: str, suffix: str = ".mp4") -> Path:
         """A name nobody else has, on the file system of the final one."""
@@ -45,6 +55,13 @@ class Outputs:
         partial.replace(final)
         _sync(final.parent)
         return Output(size, digest, seconds)
+
+    def discard(self, path: Path) -> None:
+        """As far as the disk lets us: if it has become read-only, the next sweep or start finds it."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log.error("a file of no use could not be deleted: %s", error)
 
     def delete(self, job_id: str) -> None:
         for path in self.root.glob(f"{_checked(job_id)}.*"):

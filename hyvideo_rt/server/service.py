@@ -7,12 +7,13 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from hyvideo_rt.errors import DoesNotFit, HyVideoError, InvalidRequest
 from hyvideo_rt.server.admission import QueueFull
 from hyvideo_rt.server.capabilities import Capabilities
 from hyvideo_rt.server.costs import CostModel
-from hyvideo_rt.server.database import open_database
+from hyvideo_rt.server.database import DAMAGED, FULL, DatabaseFailed, open_database
 from hyvideo_rt.server.desk import Desk
 from hyvideo_rt.server.faults import ApiError, bad_request
 from hyvideo_rt.server.jobs import Job, VideoRequest
@@ -63,6 +64,8 @@ class Service:
             found.append("worker_broken" if broken else "worker_not_ready")
         if self.outputs.free_bytes() < self.settings.limits.min_free_bytes:
             found.append("disk_full")
+        if self.store.damaged:
+            found.append("database_damaged")
         return found
 
     def refuse_at_once(self, request: VideoRequest) -> None:
@@ -85,7 +88,7 @@ class Service:
             ) from None
         except QueueFull as full:
             raise self._queue_full(full) from None
-        except ApiError as error:
+        except (ApiError, DatabaseFailed) as error:
             self.metrics.refused.labels(error.code).inc()
             raise
 
@@ -163,13 +166,23 @@ class Service:
 @contextlib.contextmanager
 def alone_on(settings: Settings) -> Iterator[None]:
     """Holds the data folder, made if it is not there. Raises HyVideoError if another server does."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = _lock_file(settings.data_dir)
     try:
         _lock(descriptor, settings)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock_file(folder: Path) -> int:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise HyVideoError(
+            f"got {error.strerror!r} for the data folder {folder}; expected one that this user may write\n"
+            f"  make it writable, or name another with --data-dir"
+        ) from error
 
 
 def _lock(descriptor: int, settings: Settings) -> None:
@@ -186,6 +199,6 @@ def not_now(trouble: str) -> ApiError:
         "draining": "the server is shutting down and takes no new videos",
         "worker_broken": "the device's process keeps failing; the server's operator has to look",
         "worker_not_ready": "the model is still being loaded",
-        "disk_full": "there is no room for another video; the server's operator has to free some",
+        **dict((FULL, DAMAGED)),
     }
     return ApiError(503, words[trouble], trouble, headers={"Retry-After": "30"})

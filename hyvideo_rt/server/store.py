@@ -42,6 +42,10 @@ class JobStore:
     def __init__(self, database: Database) -> None:
         self._db = database
 
+    @property
+    def damaged(self) -> bool:
+        return self._db.damaged
+
     def create(
         self, request: VideoRequest, estimate_s: float, now: float, admit: Admit, key: IdempotencyKey | None
     ) -> tuple[Job, bool]:

@@ -1,5 +1,6 @@
 """Keeps one worker process alive, warm and busy. What kills it costs one attempt of one job."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -10,6 +11,7 @@ from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.sampling import SamplingParams
 from hyvideo_rt.server.board import Position
 from hyvideo_rt.server.capabilities import Capabilities
+from hyvideo_rt.server.database import DatabaseFailed
 from hyvideo_rt.server.desk import Desk
 from hyvideo_rt.server.jobs import Fault, Job, VideoRequest, new_job_id
 from hyvideo_rt.server.metrics import label_of
@@ -20,6 +22,7 @@ from hyvideo_rt.server.watchdog import Watchdog
 from hyvideo_rt.server.worker_process import WorkerHung, WorkerLost, WorkerProcess
 
 TICK_S = 0.25
+DATABASE_PAUSE_S = 1.0  # before a database that has failed is asked again
 WARM_PROMPT, WARM_STEPS = "a red circle moves right", 2
 LOST = Fault("worker_lost", "the process that made this video ended; try again, or a smaller size")
 HUNG = Fault("timeout", "this video made no progress for too long and was stopped")
@@ -94,11 +97,22 @@ class Supervisor(threading.Thread):
         self.desk.metrics.up.labels(self.spec.device).set(1)
         log.info("worker is warm", extra={"worker": worker.pid, "device": self.spec.device})
         while not self._draining.is_set():
-            job = self.desk.claim(self._loaded, worker.cancel)
-            if job:
-                self._run_job(worker, job)
-            else:
-                self._await_work(worker)
+            try:
+                self._work(worker)
+            except DatabaseFailed:
+                self._leaving.wait(DATABASE_PAUSE_S)
+
+    def _work(self, worker: WorkerProcess) -> None:
+        """One job, or a while without one.
+
+        Raises DatabaseFailed, which is no fault of the worker's: it stays warm. The row stays as it is and is
+        taken back when its lease has run out.
+        """
+        job = self.desk.claim(self._loaded, worker.cancel)
+        if job:
+            self._run_job(worker, job)
+        else:
+            self._await_work(worker)
 
     def _await_ready(self, worker: WorkerProcess) -> Capabilities:
         deadline = time.monotonic() + self.settings.limits.start_s
@@ -128,7 +142,7 @@ class Supervisor(threading.Thread):
                 worker, _order(job_id, VideoRequest(WARM_PROMPT, params), partial), watchdog
             )
         finally:
-            partial.unlink(missing_ok=True)
+            self.desk.outputs.discard(partial)
             self.desk.board.clear(job_id)
         if isinstance(answer, Failed):
             raise WorkerLost(f"the warm-up of {bucket} failed: {answer.code}: {answer.message}")
@@ -142,17 +156,27 @@ class Supervisor(threading.Thread):
         watchdog = self._watchdog(job.request.params, floor_s=self.settings.limits.watchdog_floor_s)
         order = _order(job.id, job.request, partial)
         try:
-            answer = self._exchange(worker, order, watchdog, lambda: self.desk.renew(job))
+            answer = self._exchange(worker, order, watchdog, lambda: self._is_wanted(job))
             if isinstance(answer, Done):
                 self._finish(job, partial, answer)
             else:
                 self.desk.fail(job, Fault(answer.code, answer.message))
         except WorkerLost as death:
-            self._give_back(job, HUNG if isinstance(death, WorkerHung) else LOST)
+            with contextlib.suppress(DatabaseFailed):
+                self._give_back(job, HUNG if isinstance(death, WorkerHung) else LOST)
+            raise
+        except DatabaseFailed:
+            self.desk.leave(job)
             raise
         finally:
             self.job = None
-            partial.unlink(missing_ok=True)
+            self.desk.outputs.discard(partial)
+
+    def _is_wanted(self, job: Job) -> bool:
+        try:
+            return self.desk.renew(job)
+        except DatabaseFailed:
+            return True  # nobody else could take or cancel it
 
     def _finish(self, job: Job, partial: Path, done: Done) -> None:
         if job.bucket not in self._loaded:
@@ -164,7 +188,7 @@ class Supervisor(threading.Thread):
             self.desk.publish(job, partial, done)
         except OSError as error:
             log.exception("a video could not be published", extra={"job": job.id})
-            self.desk.outputs.delete(job.id)
+            self.desk.outputs.discard(self.desk.outputs.video(job.id))
             code = "disk_full" if error.errno in FULL else "output_error"
             self.desk.fail(job, Fault(code, "the finished video could not be stored"))
 

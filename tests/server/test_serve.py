@@ -333,5 +333,12 @@ def test_a_server_that_can_never_make_a_video_ends(tmp_path: Path) -> None:
     assert "the model cannot be loaded with these flags" in said
 
 
+def test_a_data_folder_that_cannot_be_made_ends_it() -> None:
+    words = _start_and_fail("--data-dir", "/proc/hyvideo-data")
+    assert "HyVideoError: got 'No such file or directory' for the data folder /proc/hyvideo-data" in words
+    assert "--data-dir" in words
+    assert "Traceback" not in words
+
+
 def test_an_open_address_without_a_key_is_refused(tmp_path: Path) -> None:
     assert "without an API key" in _start_and_fail("--host", "0.0.0.0", "--data-dir", str(tmp_path))

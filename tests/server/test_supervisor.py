@@ -172,18 +172,30 @@ def test_deleting_at_any_moment_leaves_no_row_and_no_file(tmp_path: Path) -> Non
         assert len(list(service.outputs.owners())) == 1, "the last one's"
 
 
-def test_a_full_disk_fails_the_job_that_met_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOSPC, "disk_full"), (errno.EDQUOT, "disk_full"), (errno.EROFS, "output_error")],
+)
+def test_a_disk_that_takes_no_video_fails_the_job_that_met_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
+) -> None:
+    """Not even half of it can be deleted, if it is read-only; the worker lives through that."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
 
     with stub_service(tmp_path) as service:
         wait_warm(service)
         with monkeypatch.context() as patch:
-            patch.setattr(Outputs, "publish", full)
+            patch.setattr(Outputs, "publish", refuse)
+            if number == errno.EROFS:
+                patch.setattr(Path, "unlink", refuse)
             job = ended(service, submit(service, "a cat"))
+            wait_for(lambda: service.supervisors[0].job is None)
         assert job.fault
-        assert job.fault.code == "disk_full"
+        assert job.fault.code == code
         assert ended(service, submit(service, "a cat")).state is State.COMPLETED
+        assert len(traces(tmp_path, "start")) == 1
 
 
 def test_drain_finishes_what_runs_and_keeps_what_waits(tmp_path: Path) -> None:
