@@ -176,6 +176,26 @@ def test_what_fits_only_with_the_networks_on_the_host_is_made_so(
     assert (tmp_path / "out.mp4").read_bytes() == expected
 
 
+@pytest.mark.parametrize(("bias", "words"), [(float("nan"), "NaN"), (-50.0, "every pixel")])
+def test_a_broken_or_black_picture_is_a_failure_and_no_file(
+    pipeline: Pipeline, tmp_path: Path, bias: float, words: str
+) -> None:
+    pipes, last = Pipes(), pipeline.vae.decoder.conv_out.conv
+    kept = {name: value.clone() for name, value in last.state_dict().items()}
+    assert last.bias is not None
+    last.weight.data.zero_()
+    last.bias.data.fill_(bias)
+    try:
+        failed = serve(pipeline, order(tmp_path), pipes.wire)
+    finally:
+        last.load_state_dict(kept)
+    assert isinstance(failed, Failed)
+    assert failed.code == "numerical_error"
+    assert words in failed.message
+    assert list(tmp_path.iterdir()) == []
+    assert isinstance(serve(pipeline, order(tmp_path), pipes.wire), Done)
+
+
 def full_disk() -> errors.OutputError:
     try:
         try:
