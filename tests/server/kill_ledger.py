@@ -42,7 +42,13 @@ class Client:
         return job.id
 
     def wait_step(self, job_id: str) -> None:
-        wait_for(lambda: self.service.desk.board.position(job_id))
+        """Until it is being made, or was: by a second attempt, if a worker was killed."""
+
+        def made() -> bool:
+            job = self.service.store.get(job_id)
+            return job is None or job.state.is_final or self.service.desk.board.position(job_id) is not None
+
+        wait_for(made)
 
     def wait_end(self, job_id: str) -> Job:
         job = ended(self.service, job_id)
