@@ -18,6 +18,7 @@ from hyvideo_rt.server.metrics import Metrics, label_of
 from hyvideo_rt.server.outputs import Outputs
 from hyvideo_rt.server.protocol import Done
 from hyvideo_rt.server.settings import Limits
+from hyvideo_rt.server.stops import Stops
 from hyvideo_rt.server.store import IdempotencyKey, JobStore, QueueLoad
 
 REFUSAL_S = 0.05  # how long one that met a full queue speaks for those that ask the same, or for more
@@ -61,8 +62,7 @@ class Desk:
         self.limits, self.devices, self.clock = limits, devices, clock
         self.board = Board()
         self.work = threading.Condition()
-        self._stops: dict[str, Callable[[str], None]] = {}  # of running jobs: how to stop each
-        self._stopped_at: dict[str, float] = {}
+        self._stops = Stops()
         self._refusal: _Refusal | None = None
         metrics.watch_queue(lambda: store.queue_load().count, lambda: store.queue_load().seconds)
 
@@ -121,7 +121,7 @@ class Desk:
         if not self.store.cancel(job_id, self.clock()):
             return False
         self._refusal = None
-        self._stop(job_id)
+        self._stops.stop(job_id)
         self._count(job_id, State.CANCELLED)
         self.board.clear(job_id)
         return True
@@ -148,7 +148,7 @@ class Desk:
         job = self.store.claim(pick, now, now + self.limits.lease_s)
         if job:
             self._refusal = None
-            self._stops[job.id] = stop
+            self._stops.add(job, stop)
             if not self._is_held(job):  # cancelled between its claim and the line above
                 stop(job.id)
             self.metrics.waited.observe(now - job.created_at)
@@ -194,10 +194,10 @@ class Desk:
         self.leave(job)
 
     def leave(self, job: Job) -> None:
-        """No device works on it any more."""
-        self._stops.pop(job.id, None)
-        if asked := self._stopped_at.pop(job.id, None):
-            self.metrics.cancelled.observe(time.monotonic() - asked)
+        """Its claimer no longer works on it. If it is queued again, another may already."""
+        stopped_s = self._stops.remove(job)
+        if stopped_s is not None:
+            self.metrics.cancelled.observe(stopped_s)
         self.board.clear(job.id)
 
     # Housekeeping.
@@ -206,7 +206,7 @@ class Desk:
         """Take back what died with a server, or with a supervisor whose lease ran out."""
         for job in self.store.recover(self.limits.attempts, self.clock(), started=started):
             log.warning("recovered", extra={"job": job.id, "attempt": job.attempts})
-            self._stop(job.id)
+            self._stops.stop(job.id, job.owner)
             self.leave(job)
 
     def sweep(self) -> None:
@@ -225,11 +225,6 @@ class Desk:
     def _is_held(self, job: Job) -> bool:
         found = self.store.get(job.id)
         return found is not None and found.owner == job.owner
-
-    def _stop(self, job_id: str) -> None:
-        if stop := self._stops.get(job_id):
-            self._stopped_at.setdefault(job_id, time.monotonic())
-            stop(job_id)
 
     def _left_s(self, job: Job, position: Position | None) -> float:
         stages = self.costs.stages(job.request.params)

@@ -280,5 +280,32 @@ def test_an_attempt_that_lost_its_lease_leaves_the_file_of_the_one_that_has_it(t
         assert ended(service, job_id).state is State.COMPLETED
 
 
+@pytest.mark.parametrize("lost_by", ["a requeue", "its lease"])
+def test_who_gave_a_job_back_does_not_touch_who_has_it_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost_by: str
+) -> None:
+    """Another device claims it in the moment in which the row is queued again."""
+    with stub_service(tmp_path, "dies") as service:
+        desk, store, change = service.desk, service.store, "requeue" if lost_by == "a requeue" else "recover"
+        older_stops, newer_stops = list[str](), list[str]()
+        job_id, undone = submit_row(service), getattr(service.store, change)
+        older = desk.claim(set(), older_stops.append)
+        assert older
+
+        def change_and_claim(*args: Any, **options: Any) -> Any:
+            answer = undone(*args, **options)
+            assert desk.claim(set(), newer_stops.append)
+            return answer
+
+        monkeypatch.setattr(store, change, change_and_claim)
+        if lost_by == "a requeue":
+            desk.requeue(older, refund=False)
+        else:
+            desk.recover(started=True)
+        assert newer_stops == [], "nobody has cancelled it"
+        assert desk.cancel(job_id)
+        assert newer_stops == [job_id]
+
+
 def submit_row(service: Service) -> str:
     return service.store.create(request_for(), 1.0, time.time(), lambda load: None, None)[0].id
