@@ -1,20 +1,20 @@
 """The server under load, on the embedded model: `python -m hyvideo_rt.bench.server_load`.
 
-Overhead: what a client waits for one video, created and followed to its end, beside the bare pipeline in this
-process and beside the stages that the server's worker reports. Burst: many creates against a small queue; how
-many are accepted, how fast the rest is refused, and that every accepted one ends once.
+Overhead: what a client waits for one video, created and followed to its end or asked for in one request,
+against the bare pipeline in this process, turn by turn. Burst: many creates against a small queue; how many
+are accepted, how fast the rest is refused, and that every accepted one ends once.
 """
 
 import argparse
 import asyncio
 import collections
+import itertools
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.bench.metrics_text import bound_below, total
 from hyvideo_rt.bench.networks import embedded_flops
 from hyvideo_rt.bench.server_process import running_server
+from hyvideo_rt.bench.timing import Ratio, Timing, race
 from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.cli.model_choice import embedded_tiny
 from hyvideo_rt.pipeline import Pipeline, Precision
 from hyvideo_rt.sampling import SamplingParams
 from hyvideo_rt.video import save_mp4
-from hyvideo_rt.weights.checkpoint import Checkpoint
 
 PROMPT, STEPS = "a red circle moves right", 20
 CPU, BUCKET = torch.device("cpu"), Bucket(64, 64, 17)
@@ -38,7 +39,7 @@ CPU, BUCKET = torch.device("cpu"), Bucket(64, 64, 17)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--videos", type=int, default=30, help="for the overhead, one after the other")
+    parser.add_argument("--videos", type=int, default=30, help="rounds of the overhead")
     parser.add_argument("--burst", type=int, default=1000, help="creates at once")
     parser.add_argument("--connections", type=int, default=16, help="that ask at the same time")
     parser.add_argument("--queue", type=int, default=50, help="jobs that may wait in the burst")
@@ -50,47 +51,59 @@ def main() -> None:
         "limits": asdict(limits.measure(CPU)),
         "flops": embedded_flops(PROMPT, SamplingParams(BUCKET, seed=0, num_inference_steps=STEPS)),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        bare = bare_seconds(args.videos, Path(folder))
-        with running_server(Path(folder) / "data", "--max-queue-jobs", str(args.queue)) as server:
-            result["overhead"] = overhead(server.url, args.videos, bare)
-            result["burst"] = asyncio.run(burst(server.url, args.burst, args.connections))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_server(Path(folder) / "data", "--max-queue-jobs", str(args.queue)) as server,
+    ):
+        result["overhead"] = overhead(server.url, args.videos, Path(folder))
+        result["burst"] = asyncio.run(burst(server.url, args.burst, args.connections))
     text = json.dumps(result, indent=2)
     print(text)
     if args.out:
         args.out.write_text(text + "\n")
 
 
-def bare_seconds(count: int, folder: Path) -> list[float]:
-    """One video after the other, from prompt to file, without a server."""
-    pipeline = Pipeline.load(Checkpoint.open(Path(str(files("hyvideo_rt") / "tiny_model"))), CPU)
-    seconds = []
-    for seed in range(count + 1):
-        start = time.perf_counter()
-        video = pipeline.generate(PROMPT, SamplingParams(BUCKET, seed, num_inference_steps=STEPS))
-        save_mp4(video, folder / "bare.mp4")
-        seconds.append(time.perf_counter() - start)
-    return seconds[1:]
+def overhead(url: str, rounds: int, folder: Path) -> dict[str, Any]:
+    """One video from prompt to file by the pipeline in this process, and through the server in both ways.
 
+    Turn by turn. added: a client's seconds over those that the worker's stages took.
+    """
+    pipeline = Pipeline.load(embedded_tiny(), CPU)
+    added: dict[str, list[float]] = {"followed": [], "sync": []}
+    seeds = itertools.count()
 
-def overhead(url: str, count: int, bare: list[float]) -> dict[str, float]:
-    """Seconds that a client waits over those that the worker spent in stages, and over the bare pipeline."""
-    waited, added = [], []
+    def bare() -> None:
+        params = SamplingParams(BUCKET, next(seeds), num_inference_steps=STEPS)
+        save_mp4(pipeline.generate(PROMPT, params), folder / "bare.mp4")
+
     with httpx.Client(base_url=url, timeout=60) as client:
-        for seed in range(count):
+
+        def through(name: str, ask: Callable[[dict[str, Any]], str]) -> None:
             start = time.perf_counter()
-            body = {"prompt": PROMPT, "seed": seed, "steps": STEPS}
-            video = client.post("/v1/videos", json=body).json()
-            client.get(f"/v1/videos/{video['id']}/events")  # returns when the video is finished
-            waited.append(time.perf_counter() - start)
-            done = client.get(f"/v1/videos/{video['id']}").json()
-            added.append(waited[-1] - sum(done["stage_seconds"].values()))
+            video_id = ask({"prompt": PROMPT, "seed": next(seeds), "steps": STEPS})
+            seconds = time.perf_counter() - start
+            stages = client.get(f"/v1/videos/{video_id}").json()["stage_seconds"]
+            added[name].append(seconds - sum(stages.values()))
+
+        def follow(body: dict[str, Any]) -> str:
+            video_id = str(client.post("/v1/videos", json=body).json()["id"])
+            client.get(f"/v1/videos/{video_id}/events")  # returns when the video is finished
+            return video_id
+
+        def wait(body: dict[str, Any]) -> str:
+            return client.post("/v1/videos/sync", json=body).headers["X-Video-Id"]
+
+        contestants = {
+            "bare": bare,
+            "followed": lambda: through("followed", follow),
+            "sync": lambda: through("sync", wait),
+        }
+        seconds = race(contestants, rounds, warm_up=2)
+    timings = {name: asdict(Timing.of(each)) for name, each in seconds.items()}
     return {
-        "videos": count,
-        "bare_ms": _ms(bare),
-        "through_the_server_ms": _ms(waited),
-        "over_the_stages_ms": _ms(added),
-        "over_the_stages_p90_ms": round(statistics.quantiles(added, n=10)[-1] * 1000, 2),
+        **timings,
+        "ratios": {name: asdict(Ratio.of(seconds[name], seconds["bare"])) for name in added},
+        "added_ms": {name: _ms(each) for name, each in added.items()},
     }
 
 
