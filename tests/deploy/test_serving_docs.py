@@ -15,6 +15,7 @@ from starlette.routing import Route
 from hyvideo_rt.cli.main import build_parser
 from hyvideo_rt.cli.serve_flags import LIMITS
 from hyvideo_rt.server.app import make_app
+from hyvideo_rt.server.database import FAILURES
 from hyvideo_rt.server.desk import WORTH_ANOTHER
 from hyvideo_rt.server.jobs import State
 from hyvideo_rt.server.metrics import Metrics
@@ -103,7 +104,7 @@ def codes_of_answers() -> set[str]:
 
 
 def test_every_error_code_of_an_answer_is_documented() -> None:
-    codes = codes_of_answers()
+    codes = codes_of_answers() | {code for code, _ in FAILURES.values()}
     assert {"queue_full", "timeout", "size_not_built", "range_not_satisfiable", "body_too_large"} <= codes
     assert [code for code in sorted(codes) if f"`{code}`" not in DOCS] == []
 
@@ -115,6 +116,14 @@ def test_every_way_to_fail_is_documented_with_its_attempts() -> None:
     assert documented == set(OURS.values()) | FATAL | WORTH_ANOTHER | others
     assert {code for codes, again in table for code in codes if again == "once"} == WORTH_ANOTHER
     assert Limits().attempts == 2, "once more"
+
+
+def test_the_table_of_faults_names_codes_that_exist() -> None:
+    table = section("What happens when").partition("\n\nA finished")[0]
+    named = set(re.findall(r"`([a-z]+_[a-z_]+|timeout)`", table))
+    failed = set(OURS.values()) | FATAL | WORTH_ANOTHER | {"disk_full", "output_error", "out_of_memory"}
+    assert named <= failed | {code for code, _ in FAILURES.values()}
+    assert {code for code, _ in FAILURES.values()} <= named
 
 
 def test_every_field_is_documented() -> None:
