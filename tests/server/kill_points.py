@@ -85,6 +85,7 @@ def main() -> int:
     parser.add_argument("--lanes", type=int, default=2, help="cases at the same time")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    head = {"conditions": _conditions()} if args.out else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = Run(folder, film(folder))
@@ -97,7 +98,7 @@ def main() -> int:
         result = summary(verdicts, len(cases)) | {
             "defects": {n: found(run, n, d) for n, d in DEFECTS.items()}
         }
-    text = json.dumps({"conditions": _conditions(), **result} if args.out else result, indent=2)
+    text = json.dumps(head | result, indent=2)
     print(text)
     if args.out:
         args.out.write_text(text + "\n")

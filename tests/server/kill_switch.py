@@ -163,4 +163,4 @@ def place() -> str | None:
 
 
 def _is_public(name: str) -> bool:
-    return name == "__init__" or (name[0] not in "_<" and name not in ("writing", "reading"))
+    return name == "__init__" or (name[0] not in "_<" and name not in ("writing", "reading", "patiently"))
