@@ -186,12 +186,16 @@ class Desk:
             self.leave(job)
 
     def sweep(self) -> None:
-        """Delete what has outlived its time, and files that no row speaks of."""
+        """Delete what has outlived its time, and files that no row speaks of.
+
+        A server that was killed between a file and its row leaves one of a job that may be cancelled since.
+        """
         for job in self.store.finished_before(self.clock() - self.limits.retention_s):
             self.delete(job.id)
         for job_id in self.outputs.owners():
-            if self.store.get(job_id) is None:
-                log.warning("a file without a job", extra={"job": job_id})
+            owner = self.store.get(job_id)
+            if owner is None or (owner.state.is_final and owner.state is not State.COMPLETED):
+                log.warning("a file without a finished job", extra={"job": job_id})
                 self.outputs.delete(job_id)
 
     def _is_held(self, job: Job) -> bool:

@@ -85,6 +85,20 @@ def test_the_sweep_deletes_orphans_and_nothing_else(tmp_path: Path) -> None:
         assert [path.name for path in service.outputs.root.iterdir() if path.is_file()] == ["notes.txt"]
 
 
+def test_the_sweep_deletes_what_a_killed_server_left_of_a_job_that_was_cancelled(tmp_path: Path) -> None:
+    """Killed when the file was in its place and the row not yet completed; cancelled after its restart."""
+    with stub_service(tmp_path) as service:
+        wait_warm(service)
+        kept = service.submit(request_for(), None)[0].id
+        ended(service, kept)
+        left = service.store.create(request_for(), 1.0, 1.0, lambda load: None, None)[0].id
+        service.desk.cancel(left)
+        service.outputs.video(left).write_bytes(b"nobody will ask for it")
+        service.desk.sweep()
+        assert service.outputs.video(kept).exists()
+        assert not service.outputs.video(left).exists()
+
+
 def test_videos_outlive_their_retention_by_one_sweep(tmp_path: Path) -> None:
     with stub_service(tmp_path, retention_s=1000) as service:
         wait_warm(service)
