@@ -19,7 +19,7 @@ from hyvideo_rt.bench.stress_aftermath import aftermath, named
 from hyvideo_rt.bench.stress_client import PROMPT, Client
 from hyvideo_rt.bench.stress_jobs import Tale
 
-LANES = 4
+LANES, STEPS = 4, 4
 MOMENT_S = 1.2  # a kill comes within so long of a server that is ready, or of one that starts
 WHILE_STARTING, TWICE = 0.15, 0.2  # of the kills of the server, of those of the worker
 SETTLE_S = 60
@@ -45,7 +45,7 @@ class Traffic:
     def _live(self, seed: int) -> int:
         rng, client, count = random.Random(seed), Client(self._url), 0
         while not self._over.is_set():
-            body = {"prompt": PROMPT, "seed": rng.randrange(8), "steps": rng.randint(2, 4)}
+            body = {"prompt": PROMPT, "seed": rng.randrange(8), "steps": rng.randint(2, STEPS)}
             tale = Tale(f"key-{seed}-{count}", body)
             count += 1
             client.create(tale)

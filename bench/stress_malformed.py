@@ -24,7 +24,7 @@ from hyvideo_rt.bench.stress_aftermath import named
 from hyvideo_rt.bench.stress_client import PROMPT, Client
 from hyvideo_rt.bench.stress_jobs import Tale
 
-CONNECTIONS = 32
+CONNECTIONS, STEPS = 32, 4
 SILENCE_S = 0.5  # without a byte for so long nothing more is waited for
 SETTLE_S, MORE_FILES = 60, 8
 NOT_IMPLEMENTED = (501, 505)  # the errors of a server that are a client's fault
@@ -58,7 +58,7 @@ def malformed(count: int, seed: int) -> dict[str, object]:
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, running_server(Path(folder) / "data", *BOUNDS) as server:
         client = Client(server.url)
-        tale = Tale("kept", {"prompt": PROMPT, "seed": seed, "steps": 4})
+        tale = Tale("kept", {"prompt": PROMPT, "seed": seed, "steps": STEPS})
         client.create(tale)
         client.wait_end(tale)
         before, video = _state(server), client.video_of(seed)
