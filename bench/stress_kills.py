@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from hyvideo_rt.bench.server_process import ServerProcess, is_alive, running_server
 from hyvideo_rt.bench.stress_aftermath import aftermath, named
@@ -129,7 +130,7 @@ class Killer:
         return worker
 
 
-def kills(count: int, seed: int) -> dict[str, object]:
+def kills(count: int, seed: int) -> dict[str, Any]:
     """violations: promises that were broken, with the first of who broke them."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, running_server(Path(folder) / "data") as server:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hyvideo_rt.bench.malformed_requests import draw
 from hyvideo_rt.bench.server_process import HOST, ServerProcess, running_server
@@ -53,7 +54,7 @@ class Answers:
         self.failures += [f"{status} to {kind} {payload[:300]!r}" for status in failed]
 
 
-def malformed(count: int, seed: int) -> dict[str, object]:
+def malformed(count: int, seed: int) -> dict[str, Any]:
     """violations: what the server failed at, or is no longer as it was."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, running_server(Path(folder) / "data", *BOUNDS) as server:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from hyvideo_rt.bench.server_process import SERVE, running_server
 from hyvideo_rt.bench.stress_aftermath import named
@@ -100,7 +101,7 @@ class Soaked:
         found = self.troubles | {"memory grew": grown}
         return {what: which for what, which in found.items() if which}
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         """One sample in so many that a hundred or so are left."""
         return {
             "minutes": round(self.samples["server"][-1].at_s / 60, 1),
