@@ -17,6 +17,7 @@ def aftermath(server: ServerProcess, tales: Sequence[Tale]) -> dict[str, Any]:
     for tale in tales:
         if not tale.deleted:
             client.create(tale)  # its key is still known, and nothing is made
+            client.wait_end(tale)
     records = client.records()
     contents = client.contents(records)
     client.http.close()

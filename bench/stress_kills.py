@@ -8,6 +8,7 @@ At the end the server is stopped in order, started again, and every promise abou
 import os
 import random
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -23,7 +24,7 @@ from hyvideo_rt.bench.stress_jobs import Tale
 LANES, STEPS = 4, 4
 MOMENT_S = 1.2  # a kill comes within so long of a server that is ready, or of one that starts
 WHILE_STARTING, TWICE = 0.15, 0.2  # of the kills of the server, of those of the worker
-SETTLE_S = 60
+SETTLE_S = 300
 
 
 class Traffic:
@@ -86,7 +87,9 @@ class Killer:
         victims = ["server", "worker"] * (count // 2 + 1)
         victims = victims[:count]
         self._rng.shuffle(victims)
-        for victim in victims:
+        for n, victim in enumerate(victims):
+            if n % 10 == 0:
+                print(f"{n} of {count} kills", file=sys.stderr, flush=True)
             if victim == "server":
                 self._kill_server()
             else:
