@@ -5,6 +5,7 @@ Its log is read as it comes; of each line only what a benchmark asks about is ke
 
 import collections
 import contextlib
+import http.client
 import json
 import os
 import socket
@@ -16,8 +17,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
-
-import httpx
 
 from hyvideo_rt.bench.conditions import ROOT
 
@@ -88,10 +87,14 @@ class ServerProcess:
 
     @property
     def is_ready(self) -> bool:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
         try:
-            return httpx.get(f"{self.url}/ready", timeout=10).status_code == 200
-        except httpx.TransportError:
+            connection.request("GET", "/ready")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
             return False
+        finally:
+            connection.close()
 
     def wait_ready(self) -> "ServerProcess":
         deadline = time.monotonic() + START_S
