@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from hyvideo_rt.bench.server_process import ServerProcess, is_alive, running_server
+from hyvideo_rt.bench.server_process import Child, ServerProcess, running_server
 from hyvideo_rt.bench.stress_aftermath import aftermath, named
 from hyvideo_rt.bench.stress_client import PROMPT, Client
 from hyvideo_rt.bench.stress_jobs import Tale
@@ -80,7 +80,8 @@ class Killer:
     def __init__(self, server: ServerProcess, rng: random.Random) -> None:
         self._server, self._rng = server, rng
         self.kills = {"server": 0, "server_while_starting": 0, "worker": 0, "worker_again": 0}
-        self.workers: set[int] = set()
+        self.workers: set[Child] = set()
+        self._completed = 0  # videos, when a worker was killed last
 
     def kill(self, count: int) -> None:
         """So many, half of each; in an order that is drawn, on a server that is ready before and after."""
@@ -115,20 +116,21 @@ class Killer:
         self._sleep(0.3 if again else MOMENT_S)
         while (worker := self._note_worker()) is None:
             time.sleep(0.02)
-        os.kill(worker, signal.SIGKILL)
+        self._completed = self._server.log.completed
+        os.kill(worker.pid, signal.SIGKILL)
         self.kills["worker_again" if again else "worker"] += 1
         _wait_gone({worker})
 
     def _wait_for_a_video(self) -> None:
-        before, deadline = self._server.log.completed, time.monotonic() + SETTLE_S
-        while self._server.log.completed == before and time.monotonic() < deadline:
+        deadline = time.monotonic() + SETTLE_S
+        while self._server.log.completed == self._completed and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def _sleep(self, most_s: float) -> None:
         time.sleep(self._rng.uniform(0, most_s))
 
-    def _note_worker(self) -> int | None:
-        worker = self._server.worker_pid
+    def _note_worker(self) -> Child | None:
+        worker = self._server.worker
         self.workers |= {worker} if worker else set()
         return worker
 
@@ -144,7 +146,7 @@ def kills(count: int, seed: int) -> dict[str, Any]:
             unanswered = traffic.end()
         result = aftermath(server, traffic.tales)
     _wait_gone(killer.workers)
-    left = [str(worker) for worker in killer.workers if is_alive(worker)]
+    left = [str(worker.pid) for worker in killer.workers if worker.is_alive]
     if left:
         result["violations"]["worker without a server"] = named(left)
     return {
@@ -155,7 +157,7 @@ def kills(count: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _wait_gone(pids: set[int]) -> None:
+def _wait_gone(processes: set[Child]) -> None:
     deadline = time.monotonic() + SETTLE_S
-    while any(map(is_alive, pids)) and time.monotonic() < deadline:
+    while any(process.is_alive for process in processes) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hyvideo_rt.bench.malformed_requests import draw
-from hyvideo_rt.bench.server_process import HOST, ServerProcess, running_server
+from hyvideo_rt.bench.server_process import HOST, Child, ServerProcess, running_server
 from hyvideo_rt.bench.stress_aftermath import named
 from hyvideo_rt.bench.stress_client import PROMPT, Client
 from hyvideo_rt.bench.stress_jobs import Tale
@@ -140,12 +140,12 @@ def _is_whole(data: bytes) -> bool:
 @dataclass(frozen=True)
 class _State:
     server: int
-    worker: int | None
+    worker: Child | None
     open_files: int
 
 
 def _state(server: ServerProcess) -> _State:
-    return _State(server.pid, server.worker_pid, len(os.listdir(f"/proc/{server.pid}/fd")))
+    return _State(server.pid, server.worker, len(os.listdir(f"/proc/{server.pid}/fd")))
 
 
 def _settled(server: ServerProcess, before: _State) -> _State:

@@ -136,13 +136,15 @@ def soak(minutes: float, control_minutes: float, seed: int) -> dict[str, object]
 def soaked(minutes: float, seed: int, program: Sequence[str] = SERVE) -> Soaked:
     with tempfile.TemporaryDirectory() as folder:
         with running_server(Path(folder) / "data", program=program) as server:
-            pids = {"server": server.pid, "worker": server.worker_pid or 0}
+            worker = server.worker
+            assert worker, "the server is ready"
+            pids = {"server": server.pid, "worker": worker.pid}
             visitors = Visitors(server.url, seed)
             try:
                 samples = _sampled(pids, 60 * minutes)
             finally:
                 visitors.leave()
-            replaced = server.worker_pid != pids["worker"]
+            replaced = server.worker != worker
         left = Leftovers.of(server.data_dir)
     troubles = {
         "unexpected answers": visitors.unexpected,
