@@ -5,6 +5,7 @@ Its log is read as it comes; of each line only what a benchmark asks about is ke
 
 import collections
 import contextlib
+import http.client
 import json
 import os
 import socket
@@ -17,11 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import httpx
-
 from hyvideo_rt.bench.conditions import ROOT
 
-START_S = 120
+START_S = 600  # at most; on a machine with other work it takes its time
 HOST = "127.0.0.1"
 SERVE = ("-m", "hyvideo_rt.cli.main")
 
@@ -81,17 +80,20 @@ class ServerProcess:
         return self._process.pid
 
     @property
-    def worker_pid(self) -> int | None:
-        """None while there is no worker."""
-        found = children(self.pid)
-        return found[0] if found else None
+    def worker(self) -> "Child | None":
+        """None while there is none that lives."""
+        return next((child for child in children(self.pid) if child.is_alive), None)
 
     @property
     def is_ready(self) -> bool:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
         try:
-            return httpx.get(f"{self.url}/ready", timeout=10).status_code == 200
-        except httpx.TransportError:
+            connection.request("GET", "/ready")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
             return False
+        finally:
+            connection.close()
 
     def wait_ready(self) -> "ServerProcess":
         deadline = time.monotonic() + START_S
@@ -133,18 +135,36 @@ def free_port() -> int:
         return port
 
 
-def children(pid: int) -> list[int]:
-    """Of all threads of a process, from /proc; none of one that has ended."""
+@dataclass(frozen=True)
+class Child:
+    """A process by its id and when it was started, in ticks: the id alone is soon another's."""
+
+    pid: int
+    started: int
+
+    @property
+    def is_alive(self) -> bool:
+        """One that has ended and was not waited for is not."""
+        state = _stat(self.pid)
+        return state is not None and state[0] != "Z" and int(state[STARTED]) == self.started
+
+
+STARTED = 19  # of the fields behind the name in /proc/PID/stat
+
+
+def children(pid: int) -> list[Child]:
+    """Of all threads of a process; none of one that has ended."""
     found: list[int] = []
     for thread in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             found += map(int, thread.read_text().split())
-    return sorted(found)
+    stats = {child: _stat(child) for child in sorted(found)}
+    return [Child(child, int(state[STARTED])) for child, state in stats.items() if state]
 
 
-def is_alive(pid: int) -> bool:
-    """Whether it runs; one that has ended and was not waited for does not."""
+def _stat(pid: int) -> list[str] | None:
+    """The fields behind the name, the state first; None if there is no such process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
+        return None

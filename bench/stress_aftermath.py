@@ -9,7 +9,7 @@ from hyvideo_rt.bench.stress_jobs import Leftovers, Tale, broken_promises
 
 
 def aftermath(server: ServerProcess, tales: Sequence[Tale]) -> dict[str, Any]:
-    """Of a server that is idle. It is ready again afterwards. violations: promises that were broken."""
+    """Of a server that is idle; it is stopped afterwards. violations: promises that were broken."""
     server.stop()
     server.start()
     server.wait_ready()
@@ -17,13 +17,12 @@ def aftermath(server: ServerProcess, tales: Sequence[Tale]) -> dict[str, Any]:
     for tale in tales:
         if not tale.deleted:
             client.create(tale)  # its key is still known, and nothing is made
+            client.wait_end(tale)
     records = client.records()
     contents = client.contents(records)
     client.http.close()
     server.stop()
     left = Leftovers.of(server.data_dir)
-    server.start()
-    server.wait_ready()
     broken = broken_promises(tales, records, contents, server.log.endings, left)
     ends = [(record["error"] or {}).get("code") or record["status"] for record in records.values()]
     return {

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -29,7 +30,7 @@ FAR = 1.2  # lives
 LATENCY = "hv_cancel_latency_seconds"
 
 
-def cancels(count: int, seed: int) -> dict[str, object]:
+def cancels(count: int, seed: int) -> dict[str, Any]:
     """met: where videos were just before they were cancelled. violations: promises that were broken."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, running_server(Path(folder) / "data") as server:
@@ -38,10 +39,11 @@ def cancels(count: int, seed: int) -> dict[str, object]:
         lives = Lives(server.url, seed)
         lives.begin(count * LEFT_ALONE // (LEFT_ALONE - 1) + LANES + 1)
         latency = _latency(server.url)
-        result = aftermath(server, lives.tales)
-        if client.video_of(seed) != before:
-            result["violations"]["another video afterwards"] = named([f"seed {seed}"])
+        after = client.video_of(seed)
         client.http.close()
+        result = aftermath(server, lives.tales)
+    if after != before:
+        result["violations"]["another video afterwards"] = named([f"seed {seed}"])
     return {
         "cancels": lives.met.total(),
         "left_alone": len(lives.tales) - lives.met.total(),

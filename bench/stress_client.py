@@ -8,7 +8,7 @@ import httpx
 from hyvideo_rt.bench.stress_jobs import Content, Tale
 
 PROMPT = "a red circle moves right"
-GIVE_UP_S = 180
+GIVE_UP_S = 900
 AGAIN_S = 0.1
 LATER = (429, 503)  # answers that say: not now
 

@@ -8,21 +8,23 @@ At the end the server is stopped in order, started again, and every promise abou
 import os
 import random
 import signal
+import sys
 import tempfile
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from hyvideo_rt.bench.server_process import ServerProcess, is_alive, running_server
+from hyvideo_rt.bench.server_process import Child, ServerProcess, running_server
 from hyvideo_rt.bench.stress_aftermath import aftermath, named
 from hyvideo_rt.bench.stress_client import PROMPT, Client
 from hyvideo_rt.bench.stress_jobs import Tale
 
-LANES = 4
+LANES, STEPS = 4, 4
 MOMENT_S = 1.2  # a kill comes within so long of a server that is ready, or of one that starts
 WHILE_STARTING, TWICE = 0.15, 0.2  # of the kills of the server, of those of the worker
-SETTLE_S = 60
+SETTLE_S = 300
 
 
 class Traffic:
@@ -45,7 +47,7 @@ class Traffic:
     def _live(self, seed: int) -> int:
         rng, client, count = random.Random(seed), Client(self._url), 0
         while not self._over.is_set():
-            body = {"prompt": PROMPT, "seed": rng.randrange(8), "steps": rng.randint(2, 4)}
+            body = {"prompt": PROMPT, "seed": rng.randrange(8), "steps": rng.randint(2, STEPS)}
             tale = Tale(f"key-{seed}-{count}", body)
             count += 1
             client.create(tale)
@@ -78,14 +80,17 @@ class Killer:
     def __init__(self, server: ServerProcess, rng: random.Random) -> None:
         self._server, self._rng = server, rng
         self.kills = {"server": 0, "server_while_starting": 0, "worker": 0, "worker_again": 0}
-        self.workers: set[int] = set()
+        self.workers: set[Child] = set()
+        self._completed = 0  # videos, when a worker was killed last
 
     def kill(self, count: int) -> None:
         """So many, half of each; in an order that is drawn, on a server that is ready before and after."""
         victims = ["server", "worker"] * (count // 2 + 1)
         victims = victims[:count]
         self._rng.shuffle(victims)
-        for victim in victims:
+        for n, victim in enumerate(victims):
+            if n % 10 == 0:
+                print(f"{n} of {count} kills", file=sys.stderr, flush=True)
             if victim == "server":
                 self._kill_server()
             else:
@@ -111,25 +116,26 @@ class Killer:
         self._sleep(0.3 if again else MOMENT_S)
         while (worker := self._note_worker()) is None:
             time.sleep(0.02)
-        os.kill(worker, signal.SIGKILL)
+        self._completed = self._server.log.completed
+        os.kill(worker.pid, signal.SIGKILL)
         self.kills["worker_again" if again else "worker"] += 1
         _wait_gone({worker})
 
     def _wait_for_a_video(self) -> None:
-        before, deadline = self._server.log.completed, time.monotonic() + SETTLE_S
-        while self._server.log.completed == before and time.monotonic() < deadline:
+        deadline = time.monotonic() + SETTLE_S
+        while self._server.log.completed == self._completed and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def _sleep(self, most_s: float) -> None:
         time.sleep(self._rng.uniform(0, most_s))
 
-    def _note_worker(self) -> int | None:
-        worker = self._server.worker_pid
+    def _note_worker(self) -> Child | None:
+        worker = self._server.worker
         self.workers |= {worker} if worker else set()
         return worker
 
 
-def kills(count: int, seed: int) -> dict[str, object]:
+def kills(count: int, seed: int) -> dict[str, Any]:
     """violations: promises that were broken, with the first of who broke them."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, running_server(Path(folder) / "data") as server:
@@ -140,7 +146,7 @@ def kills(count: int, seed: int) -> dict[str, object]:
             unanswered = traffic.end()
         result = aftermath(server, traffic.tales)
     _wait_gone(killer.workers)
-    left = [str(worker) for worker in killer.workers if is_alive(worker)]
+    left = [str(worker.pid) for worker in killer.workers if worker.is_alive]
     if left:
         result["violations"]["worker without a server"] = named(left)
     return {
@@ -151,7 +157,7 @@ def kills(count: int, seed: int) -> dict[str, object]:
     }
 
 
-def _wait_gone(pids: set[int]) -> None:
+def _wait_gone(processes: set[Child]) -> None:
     deadline = time.monotonic() + SETTLE_S
-    while any(map(is_alive, pids)) and time.monotonic() < deadline:
+    while any(process.is_alive for process in processes) and time.monotonic() < deadline:
         time.sleep(0.02)

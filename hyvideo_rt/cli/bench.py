@@ -17,6 +17,7 @@ BENCHMARKS = {
     "weights": "loading: peak memory and GB/s",
     "footprint": "the memory plan against a GPU",
     "server-load": "the server: overhead over the pipeline, a burst of creates",
+    "server-stress": "the server: kill -9, cancels, malformed requests, memory over an hour",
     "limits": "what this device can do at most",
     "graphs": "eager PyTorch, ONNX Runtime and OpenVINO on one graph",
     "compare": "two results: faster, slower or the same",

@@ -19,13 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from kill_chapters import CHAPTERS
 from kill_defects import DEFECTS, Defect
 from kill_run import KILLED, Run, survey
 from kill_switch import Point
-
-from hyvideo_rt.video import Video, save_mp4
+from stubs import film
 
 WORKER_CHAPTERS = ("starting", "making", "failing", "cancelling", "deleting")
 MOST_TIMES = 2  # of one operation in one chapter: more of the same is not another point
@@ -103,14 +101,6 @@ def main() -> int:
     if args.out:
         args.out.write_text(text + "\n")
     return 1 if result["violations"] or "not found" in result["defects"].values() else 0
-
-
-def film(folder: Path) -> Path:
-    """17 frames of the size that all jobs ask for."""
-    path = folder / "film.mp4"
-    frames = np.arange(17 * 64 * 64 * 3).reshape(17, 64, 64, 3) % 251
-    save_mp4(Video(frames.astype(np.uint8)), path)
-    return path
 
 
 def all_cases(run: Run, chapters: Sequence[str]) -> list[Case]:

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.config import MODELS
 from hyvideo_rt.sampling import SamplingParams
 from hyvideo_rt.server.jobs import Job, State, VideoRequest
 from hyvideo_rt.server.service import Service
 from hyvideo_rt.server.settings import Limits, Settings, WorkerSpec
+from hyvideo_rt.video import Video, save_mp4
 
 SQUARE, WIDE = Bucket(64, 64, 17), Bucket(64, 96, 17)
 KEY = "a-key-for-tests-only"
@@ -47,6 +50,14 @@ def stub_settings(folder: Path, *words: str, limits: Limits = QUICK, keys: tuple
     return Settings(
         folder / "data", "tiny", MODELS["tiny"], (WorkerSpec("cpu", command),), api_keys=keys, limits=limits
     )
+
+
+def film(folder: Path) -> Path:
+    """17 frames of the size that all jobs ask for."""
+    path = folder / "film.mp4"
+    frames = np.arange(17 * 64 * 64 * 3).reshape(17, 64, 64, 3) % 251
+    save_mp4(Video(frames.astype(np.uint8)), path)
+    return path
 
 
 @contextlib.contextmanager
