@@ -29,3 +29,10 @@ def ratio_words(ratio: Result | None) -> str:
 def cpu_words(result: Result) -> str:
     c = result["conditions"]
     return f"{c['threads']} threads of {c['cpu']}, torch {c['torch']}, commit {c['commit']}"
+
+
+def timing_words(timing: Mapping[str, float]) -> str:
+    median, p20, p80 = (timing[name] for name in ("median_s", "p20_s", "p80_s"))
+    if median >= 1:
+        return f"{median:.2f} s ({p20:.2f}-{p80:.2f})"
+    return f"{1e3 * median:.1f} ms ({1e3 * p20:.1f}-{1e3 * p80:.1f})"

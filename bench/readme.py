@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from hyvideo_rt.bench.gpu_tables import attention_table, gpu_table, kernels_table
 from hyvideo_rt.bench.markdown import ROOT
 from hyvideo_rt.bench.quality_tables import quality_table
+from hyvideo_rt.bench.server_tables import server_table, stress_table
 from hyvideo_rt.bench.tables import (
     cpu_table,
     engines_table,
     loading_table,
-    server_table,
     startup_table,
     steps_table,
 )
@@ -31,6 +31,7 @@ FILES: dict[str, dict[str, Callable[[], str]]] = {
         "kernels": kernels_table,
         "attention": attention_table,
         "server": server_table,
+        "stress": stress_table,
         "loading": loading_table,
     },
 }

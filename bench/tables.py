@@ -1,6 +1,6 @@
 """The tables of results on a CPU."""
 
-from hyvideo_rt.bench.markdown import Result, cpu_words, load, ratio_words, table
+from hyvideo_rt.bench.markdown import Result, cpu_words, load, ratio_words, table, timing_words
 from hyvideo_rt.bench.quality_tables import quality_words
 
 STAGES = {
@@ -18,7 +18,7 @@ def cpu_table(name: str = "end_to_end") -> str:
     for stage, words in STAGES.items():
         row = result["stages"][stage]
         cells = [
-            _cell(row[name]) if name in row else ""
+            timing_words(row[name]) if name in row else ""
             for name in ("hyvideo_rt", "engines", "diffusers", "diffusers_compiled")
         ]
         cells += [ratio_words(row["ratios"].get(name)) for name in ("eager", "compiled")]
@@ -138,35 +138,6 @@ def _against_eager(result: Result, raced: Result) -> str:
     return f"{1e3 * seconds:.1f} ms, {ratio_words(raced['ratio'])}, {100 * share:.0f} %"
 
 
-def server_table() -> str:
-    result = load("cpu/server_load.json")
-    overhead, burst = result["overhead"], result["burst"]
-    accepted, refused = (burst["statuses"][status] for status in ("200", "429"))
-    least_ms = 1e-9 * result["flops"]["video"] / result["limits"]["matrix_tf_s"]["float32"]
-
-    def video(name: str) -> str:
-        row = overhead[name]
-        more = f", {ratio_words(overhead['ratios'][name])} times" if name in overhead["ratios"] else ""
-        return f"{_cell(row)}{more} | {1e-1 * least_ms / row['median_s']:.0f} %"
-
-    rows = [
-        f"| one video, pipeline and file alone | {video('bare')} |\n",
-        f"| one video in one request | {video('sync')} |\n",
-        f"| one video, created and followed | {video('followed')} |\n",
-        f"| of these outside the worker's stages | {overhead['added_ms']['sync']:.1f}, "
-        f"{overhead['added_ms']['followed']:.1f} ms | |\n",
-        f"| {burst['creates']} creates at once: accepted, refused | {accepted}, {refused} | |\n",
-        f"| a refusal, median and 99th percentile | {burst['refused_p50_ms']:.0f}, "
-        f"{burst['refused_p99_ms']:.0f} ms | |\n",
-    ]
-    notes = (
-        f"Embedded model, {cpu_words(result)}, {burst['connections']} connections, while the worker makes ",
-        "videos on the same cores; the limit is the arithmetic of one at a large product's rate. Every ",
-        f"accepted video ended once. `{result['conditions']['command']}`",
-    )
-    return table(("", "median", "of the limit"), rows, notes)
-
-
 def loading_table() -> str:
     result = load("cpu/weights.json")
     rows = [
@@ -189,10 +160,3 @@ def _copied(row: Result) -> float:
 def _share(result: Result, stage: str, timing: Result) -> str:
     tf_s = result["flops"][stage] / timing["median_s"] / 1e12
     return f"{100 * tf_s / result['limits']['matrix_tf_s']['float32']:.0f} %"
-
-
-def _cell(timing: dict[str, float]) -> str:
-    median, p20, p80 = (timing[name] for name in ("median_s", "p20_s", "p80_s"))
-    if median >= 1:
-        return f"{median:.2f} s ({p20:.2f}-{p80:.2f})"
-    return f"{1e3 * median:.1f} ms ({1e3 * p20:.1f}-{1e3 * p80:.1f})"
