@@ -3,12 +3,17 @@
 from pathlib import Path
 
 import httpx
+import pytest
 
 from hyvideo_rt.bench.server_process import running_server
 from hyvideo_rt.bench.stress_cancels import cancels
 from hyvideo_rt.bench.stress_kills import kills
 from hyvideo_rt.bench.stress_malformed import malformed
 from hyvideo_rt.bench.stress_soak import LEAKING, judge, sample, soaked
+
+pytestmark = pytest.mark.timeout(
+    900
+)  # servers are started a dozen times, perhaps on a machine with other work
 
 
 def test_kills() -> None:
