@@ -97,8 +97,8 @@ def run(load: Callable[[], tuple[Pipeline, Capabilities]], wire: Wire) -> int:
     wire.send(Ready(capabilities.to_json()))
     while True:
         request = wire.requests.get()
+        wire.cancelled &= {request.id}  # those that came too late for theirs are of no use
         answer = serve(pipeline, request, wire)
-        wire.cancelled.discard(request.id)
         wire.send(answer)
         if isinstance(answer, Failed) and answer.code in FATAL:
             return BROKEN
