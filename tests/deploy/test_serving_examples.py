@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ import av
 import pytest
 from PIL import Image
 
+from hyvideo_rt.bench.server_process import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "a-key-for-tests-only"
 READY_S, EXAMPLE_S = 60, 60
@@ -25,9 +26,7 @@ EXAMPLES = (ROOT / "docs/serving.md").read_text().partition("## Examples\n")[2].
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Of a client: the address of a server that is ready, and its key."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     data = tmp_path_factory.mktemp("serving") / "data"
     flags = ["--model", "tiny", "--device", "cpu", "--port", str(port), "--data-dir", str(data)]
     command = [sys.executable, "serve.py", *flags, "--min-free-gib", "0"]

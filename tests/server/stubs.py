@@ -1,7 +1,6 @@
 """Settings, requests and a service whose worker is `stub_worker.py`, for tests that need no real video."""
 
 import contextlib
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -68,13 +67,6 @@ def stub_service(folder: Path, *words: str, **limits: float) -> Iterator[Service
         yield service
     finally:
         service.close()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 15) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 import uvicorn
-from stubs import free_port, stub_service, wait_for, wait_warm
+from stubs import stub_service, wait_for, wait_warm
 
+from hyvideo_rt.bench.server_process import free_port
 from hyvideo_rt.server import connection as module
 from hyvideo_rt.server.app import make_app
 from hyvideo_rt.server.connection import Connection

@@ -18,7 +18,9 @@ import numpy as np
 import openai
 import pytest
 from PIL import Image
-from stubs import AUTH, KEY, free_port, wait_for
+from stubs import AUTH, KEY, wait_for
+
+from hyvideo_rt.bench.server_process import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 60

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from stubs import ended, free_port, stub_service, wait_for
+from stubs import ended, stub_service, wait_for
+
+from hyvideo_rt.bench.server_process import free_port
 
 SERVE = """
 import sys

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,13 +14,6 @@ import httpx
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "a-key-for-tests-of-the-page"
 TIMEOUT_S = 90
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 @contextlib.contextmanager

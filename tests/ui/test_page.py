@@ -11,8 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
-from pages import KEY, free_port, process, wait_for_page
+from pages import KEY, process, wait_for_page
 
+from hyvideo_rt.bench.server_process import free_port
 from hyvideo_rt.ui.client import Client, Refused, Video, Wanted
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
