@@ -1,10 +1,13 @@
 """Whether one more job may wait, and when to come back if not."""
 
 import math
+import time
 from dataclasses import dataclass
 
 from hyvideo_rt.server.settings import Limits
 from hyvideo_rt.server.store import QueueLoad
+
+REFUSAL_S = 0.05  # how long a refusal speaks for those that ask right after it
 
 
 @dataclass(eq=False)  # not frozen: an exception is given its traceback
@@ -27,3 +30,35 @@ def admit(load: QueueLoad, estimate_s: float, limits: Limits, running_s: float, 
     mean_s = load.seconds / load.count
     to_leave_s = max(over_count * mean_s, over_s)
     raise QueueFull(load, max(1, math.ceil((to_leave_s + running_s) / devices)))
+
+
+class Refusals:
+    """The last refusal, said again to those that ask for as much, so that a crowd does not ask the database.
+
+    One of them asks it all the same for each place that has become free, and one every REFUSAL_S. Used by
+    several threads without a lock: a place that goes uncounted is found by the next who asks.
+    """
+
+    def __init__(self) -> None:
+        self._full: QueueFull | None = None
+        self._estimate_s, self._until, self._places = 0.0, 0.0, 0
+
+    def met(self, full: QueueFull, estimate_s: float) -> None:
+        self._full, self._estimate_s, self._places = full, estimate_s, 0
+        self._until = time.monotonic() + REFUSAL_S
+
+    def freed(self) -> None:
+        """A place in the queue, or somebody was accepted, so there may be more."""
+        self._places += 1
+
+    def of(self, estimate_s: float) -> QueueFull | None:
+        """None: ask."""
+        if self._full is None or estimate_s < self._estimate_s:
+            return None
+        if self._places > 0:
+            self._places -= 1
+            return None
+        if time.monotonic() >= self._until:
+            self._until = time.monotonic() + REFUSAL_S
+            return None
+        return self._full

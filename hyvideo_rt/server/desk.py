@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.server import schedule
-from hyvideo_rt.server.admission import QueueFull, admit
+from hyvideo_rt.server.admission import QueueFull, Refusals, admit
 from hyvideo_rt.server.board import Board, Position
 from hyvideo_rt.server.costs import CostModel, remaining
 from hyvideo_rt.server.database import patiently
@@ -21,7 +21,6 @@ from hyvideo_rt.server.settings import Limits
 from hyvideo_rt.server.stops import Stops
 from hyvideo_rt.server.store import IdempotencyKey, JobStore, QueueLoad
 
-REFUSAL_S = 0.05  # how long one that met a full queue speaks for those that ask the same, or for more
 log = logging.getLogger(__name__)
 # Another attempt may end otherwise. The rest would fail the same way: the same seed gives the same numbers.
 WORTH_ANOTHER = {"worker_lost", "timeout", "device_error", "internal_error", "engine_error"}
@@ -36,13 +35,6 @@ class View:
     ahead: int | None = None
     left_s: float | None = None
     percent: int = 0
-
-
-@dataclass(frozen=True)
-class _Refusal:
-    full: QueueFull
-    estimate_s: float
-    until: float
 
 
 class Desk:
@@ -63,7 +55,7 @@ class Desk:
         self.board = Board()
         self.work = threading.Condition()
         self._stops = Stops()
-        self._refusal: _Refusal | None = None
+        self._refusals = Refusals()
         metrics.watch_queue(lambda: store.queue_load().count, lambda: store.queue_load().seconds)
 
     # What clients ask for.
@@ -81,8 +73,9 @@ class Desk:
         try:
             job, new = self.store.create(request, estimate_s, self.clock(), admitted, key)
         except QueueFull as full:
-            self._refusal = _Refusal(full, estimate_s, time.monotonic() + REFUSAL_S)
+            self._refusals.met(full, estimate_s)
             raise
+        self._refusals.freed()
         if new:
             log.info(
                 "queued", extra={"job": job.id, "size": str(job.bucket), "estimate_s": round(estimate_s, 3)}
@@ -92,11 +85,8 @@ class Desk:
         return job, new
 
     def full_for(self, request: VideoRequest) -> QueueFull | None:
-        """What `submit` has just said to as much work, if no place has become free since."""
-        last = self._refusal
-        if last and time.monotonic() < last.until and self.costs.total(request.params) >= last.estimate_s:
-            return last.full
-        return None
+        """What `submit` has just said to as much work; None if it may say something else now."""
+        return self._refusals.of(self.costs.total(request.params))
 
     def view(self, job: Job) -> View:
         if job.state is State.QUEUED:
@@ -120,7 +110,7 @@ class Desk:
         """Queued or running: it will not be finished. False if it is final already, or not there."""
         if not self.store.cancel(job_id, self.clock()):
             return False
-        self._refusal = None
+        self._refusals.freed()
         self._stops.stop(job_id)
         self._count(job_id, State.CANCELLED)
         self.board.clear(job_id)
@@ -147,7 +137,7 @@ class Desk:
 
         job = self.store.claim(pick, now, now + self.limits.lease_s)
         if job:
-            self._refusal = None
+            self._refusals.freed()
             self._stops.add(job, stop)
             if not self._is_held(job):  # cancelled between its claim and the line above
                 stop(job.id)

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from http_client import Client, assert_error, client, create, finished, folder, shared
 from stubs import KEY, ended, wait_for
 
-from hyvideo_rt.server import desk
+from hyvideo_rt.server import admission
 from hyvideo_rt.server.auth import PUBLIC
 
 
@@ -196,7 +196,7 @@ def test_a_full_queue_says_when_to_come_back(client: Client) -> None:
 def test_a_refusal_is_said_again_without_asking_the_database(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk, "REFUSAL_S", 60.0)
+    monkeypatch.setattr(admission, "REFUSAL_S", 60.0)
     running = create(client, prompt="steps 1000 0.01")["id"]
     wait_for(lambda: client.service.supervisors[0].job)
     waiting = [create(client, steps=4)["id"] for _ in range(3)]

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from stubs import SQUARE, WIDE, job_of, request_for
 
 from hyvideo_rt.config import MODELS
-from hyvideo_rt.server.admission import QueueFull, admit
+from hyvideo_rt.server import admission
+from hyvideo_rt.server.admission import QueueFull, Refusals, admit
 from hyvideo_rt.server.costs import CostModel, remaining
 from hyvideo_rt.server.protocol import Progress
 from hyvideo_rt.server.schedule import choose
@@ -74,6 +75,19 @@ def test_the_queue_is_bounded_by_seconds_and_by_count() -> None:
 
 def test_an_empty_queue_takes_what_is_over_the_bound() -> None:
     admit(QueueLoad(0, 0.0), 1e6, Limits(queue_s=100), running_s=50, devices=1)
+
+
+def test_a_crowd_is_refused_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "REFUSAL_S", 60.0)
+    refusals, full = Refusals(), QueueFull(QueueLoad(3, 9.0), 5)
+    assert refusals.of(2.0) is None, "nobody was refused yet"
+    refusals.met(full, 2.0)
+    assert [refusals.of(estimate_s) for estimate_s in (2.0, 3.0, 1.0)] == [full, full, None], "less may fit"
+    refusals.freed()
+    assert [refusals.of(2.0) for _ in range(3)] == [None, full, full], "one asks for each place"
+    monkeypatch.setattr(admission, "REFUSAL_S", 0.0)
+    refusals.met(full, 2.0)
+    assert refusals.of(2.0) is None, "it is too long ago"
 
 
 def test_first_come_first_served() -> None:
