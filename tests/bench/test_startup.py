@@ -7,7 +7,8 @@ from hyvideo_rt.bench.startup import PHASES, measure
 
 def test_phases_follow_one_another(tmp_path: Path) -> None:
     result = measure(1, tmp_path, only_eager=True)
-    assert set(result["processes"]) == {"hyvideo_rt", "diffusers"}
+    assert set(result["processes"]) == {"torch", "hyvideo_rt", "diffusers"}
+    assert result["processes"].pop("torch")["import_s"]["median_s"] > 0.1
     for row in result["processes"].values():
         ends = [row[phase]["median_s"] for phase in PHASES]
         assert ends == sorted(ends)

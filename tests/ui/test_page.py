@@ -3,17 +3,22 @@
 Whoever has no Chromium sees these tests skipped, with the reason; those of the client run anywhere.
 """
 
+import contextlib
+import os
 import re
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from pages import KEY, process, wait_for_page
 
-from hyvideo_rt.bench.server_process import free_port
+from hyvideo_rt.bench.server_process import children, free_port
 from hyvideo_rt.ui.client import Client, Refused, Video, Wanted
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -21,16 +26,44 @@ WIDTHS = {"desk": (1280, 900), "phone": (390, 844)}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`serve --ui` with a key and a short queue."""
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """`serve --ui` with a key and a short queue: its address and its process."""
     folder, port = tmp_path_factory.mktemp("page"), free_port()
     flags = ["--model", "tiny", "--device", "cpu", "--data-dir", str(folder / "data"), "--port", str(port)]
     flags += ["--min-free-gib", "0", "--max-queue-jobs", "2", "--drain-timeout", "1", "--ui"]
     url, log = f"http://127.0.0.1:{port}", folder / "log"
-    with process(log, "serve", *flags, HYVIDEO_API_KEY=KEY):
+    with process(log, "serve", *flags, HYVIDEO_API_KEY=KEY) as server:
         wait_for_page(f"{url}/ready", log)
         wait_for_page(f"{url}/ui/en/", log, auth=("", KEY))
-        yield url
+        yield url, server.pid
+
+
+@pytest.fixture(scope="module")
+def server(running: tuple[str, int]) -> str:
+    return running[0]
+
+
+@contextlib.contextmanager
+def slow_worker(server: int) -> Iterator[None]:
+    """Inside, it runs for a tenth of the time: or its video is over before a browser has looked twice."""
+    pids = [child.pid for child in children(server)]
+    (worker,) = (pid for pid in pids if b"hyvideo_rt.cli.worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    over = threading.Event()
+
+    def hold() -> None:
+        while not over.is_set():
+            os.kill(worker, signal.SIGSTOP)
+            over.wait(0.09)
+            os.kill(worker, signal.SIGCONT)
+            time.sleep(0.01)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    try:
+        yield
+    finally:
+        over.set()
+        holding.join()
 
 
 @pytest.fixture(scope="module")
@@ -143,24 +176,27 @@ def visit(request: pytest.FixtureRequest, browser: Any, server: str) -> Iterator
     visit.close()
 
 
-def test_somebody_types_a_prompt_watches_plays_and_cancels_another(visit: Visit) -> None:
+def test_somebody_types_a_prompt_watches_plays_and_cancels_another(
+    visit: Visit, running: tuple[str, int]
+) -> None:
     page = visit.page
     visit.make("a red circle moves right on a white background", 4)
     first = visit.playing()
     assert page.locator(".hv-parameters dd").nth(2).inner_text() == "4"
 
-    visit.make("a blue square moves up", 100)
-    status = page.locator(".hv-card .hv-status").first
-    page.wait_for_function(
-        "/^Denoising · \\d+ of 100 · .* left$/.test(document.querySelector('.hv-status')?.innerText)"
-    )
-    before = step_of(status.inner_text())
-    page.wait_for_function(
-        f"Number(/(\\d+) of/.exec(document.querySelector('.hv-status').innerText)[1]) > {before}"
-    )
-    assert page.locator(".hv-card progress").get_attribute("value") is not None
-    page.locator("[data-do=cancel]").click()
-    page.locator(".hv-failed", has_text="Cancelled.").wait_for()
+    with slow_worker(running[1]):
+        visit.make("a blue square moves up", 100)
+        status = page.locator(".hv-card .hv-status").first
+        page.wait_for_function(
+            "/^Denoising · \\d+ of 100 · .* left$/.test(document.querySelector('.hv-status')?.innerText)"
+        )
+        before = step_of(status.inner_text())
+        page.wait_for_function(
+            f"Number(/(\\d+) of/.exec(document.querySelector('.hv-status').innerText)[1]) > {before}"
+        )
+        assert page.locator(".hv-card progress").get_attribute("value") is not None
+        page.locator("[data-do=cancel]").click()
+        page.locator(".hv-failed", has_text="Cancelled.").wait_for()
     assert visit.playing() == first, "what plays goes on"
     page.locator("[data-do=dismiss]").click()
     page.locator(".hv-card").wait_for(state="detached")
