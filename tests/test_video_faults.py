@@ -3,7 +3,6 @@
 import errno
 import multiprocessing
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from clips import decode, noise_clip, smooth_clip, unchanged
+from file_limits import file_size_limit
 
 from hyvideo_rt.errors import InvalidRequest, OutputError
 from hyvideo_rt.video import (
@@ -97,17 +97,6 @@ def test_an_unwritable_folder(save: type) -> None:
             save(Video(smooth_clip(1)), Path(folder, name))
         assert isinstance(info.value.__cause__, PermissionError)
         os.chmod(folder, 0o700)
-
-
-@contextmanager
-def file_size_limit(num_bytes: int) -> Iterator[None]:
-    """Writes beyond num_bytes fail, as on a full disk: EFBIG, for Python ignores SIGXFSZ."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_writes_that_fail_at_any_point_of_an_mp4(tmp_path: Path, target: Path) -> None:

@@ -2,7 +2,6 @@
 worker stays warm, and the server goes on when it can.
 """
 
-import resource
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from file_limits import file_size_limit
 from stubs import ended, request_for, stub_service, traces, wait_for, wait_warm
 
 from hyvideo_rt.server.app import make_app
@@ -80,17 +80,6 @@ def test_a_full_database_refuses_and_goes_on_when_there_is_room(client: Client) 
     pragma(client, "max_page_count = 1000000")
     assert_works(client)
     assert all(ended(client.service, job_id).state is State.COMPLETED for job_id in accepted)
-
-
-@contextmanager
-def file_size_limit(num_bytes: int) -> Iterator[None]:
-    """Writes beyond num_bytes fail: SQLite meets that when it commits."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_commit_that_fails_leaves_nothing_and_the_next_one_works(client: Client) -> None:
