@@ -35,30 +35,37 @@ def admit(load: QueueLoad, estimate_s: float, limits: Limits, running_s: float, 
 class Refusals:
     """The last refusal, said again to those that ask for as much, so that a crowd does not ask the database.
 
-    One of them asks it all the same for each place that has become free, and one every REFUSAL_S. Used by
-    several threads without a lock: a place that goes uncounted is found by the next who asks.
+    One of them asks it all the same for each place that has become free, two for each that was accepted, and
+    one every REFUSAL_S; all do when nobody was refused for twice as long. Used by several threads without a
+    lock: a place that goes uncounted is found by the next who asks.
     """
 
     def __init__(self) -> None:
         self._full: QueueFull | None = None
-        self._estimate_s, self._until, self._places = 0.0, 0.0, 0
+        self._estimate_s, self._refused_at, self._until, self._places = 0.0, 0.0, 0.0, 0
 
     def met(self, full: QueueFull, estimate_s: float) -> None:
         self._full, self._estimate_s, self._places = full, estimate_s, 0
-        self._until = time.monotonic() + REFUSAL_S
+        self._refused_at = time.monotonic()
+        self._until = self._refused_at + REFUSAL_S
 
     def freed(self) -> None:
-        """A place in the queue, or somebody was accepted, so there may be more."""
+        """A place in the queue."""
         self._places += 1
+
+    def accepted(self) -> None:
+        """Somebody, so there may be more room: twice as many may ask."""
+        self._places += 2
 
     def of(self, estimate_s: float) -> QueueFull | None:
         """None: ask."""
-        if self._full is None or estimate_s < self._estimate_s:
+        now = time.monotonic()
+        if self._full is None or estimate_s < self._estimate_s or now >= self._refused_at + 2 * REFUSAL_S:
             return None
         if self._places > 0:
             self._places -= 1
             return None
-        if time.monotonic() >= self._until:
-            self._until = time.monotonic() + REFUSAL_S
+        if now >= self._until:
+            self._until = now + REFUSAL_S
             return None
         return self._full

@@ -75,7 +75,7 @@ class Desk:
         except QueueFull as full:
             self._refusals.met(full, estimate_s)
             raise
-        self._refusals.freed()
+        self._refusals.accepted()
         if new:
             log.info(
                 "queued", extra={"job": job.id, "size": str(job.bucket), "estimate_s": round(estimate_s, 3)}

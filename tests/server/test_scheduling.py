@@ -77,17 +77,31 @@ def test_an_empty_queue_takes_what_is_over_the_bound() -> None:
     admit(QueueLoad(0, 0.0), 1e6, Limits(queue_s=100), running_s=50, devices=1)
 
 
+FULL = QueueFull(QueueLoad(3, 9.0), 5)
+
+
 def test_a_crowd_is_refused_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "REFUSAL_S", 60.0)
-    refusals, full = Refusals(), QueueFull(QueueLoad(3, 9.0), 5)
+    refusals = Refusals()
     assert refusals.of(2.0) is None, "nobody was refused yet"
-    refusals.met(full, 2.0)
-    assert [refusals.of(estimate_s) for estimate_s in (2.0, 3.0, 1.0)] == [full, full, None], "less may fit"
+    refusals.met(FULL, 2.0)
+    assert [refusals.of(estimate_s) for estimate_s in (2.0, 3.0, 1.0)] == [FULL, FULL, None], "less may fit"
     refusals.freed()
-    assert [refusals.of(2.0) for _ in range(3)] == [None, full, full], "one asks for each place"
-    monkeypatch.setattr(admission, "REFUSAL_S", 0.0)
-    refusals.met(full, 2.0)
-    assert refusals.of(2.0) is None, "it is too long ago"
+    assert [refusals.of(2.0) for _ in range(3)] == [None, FULL, FULL], "one asks for each place"
+    refusals.accepted()
+    assert [refusals.of(2.0) for _ in range(3)] == [None, None, FULL]
+
+
+def test_a_refusal_speaks_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes an hour later, alone or in a crowd, is not told what was true then."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    refusals = Refusals()
+    refusals.met(FULL, 2.0)
+    now[0] += 1.1 * admission.REFUSAL_S
+    assert [refusals.of(2.0) for _ in range(3)] == [None, FULL, FULL], "one finds out"
+    now[0] += admission.REFUSAL_S
+    assert [refusals.of(2.0) for _ in range(3)] == [None, None, None]
 
 
 def test_first_come_first_served() -> None:
