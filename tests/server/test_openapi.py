@@ -19,9 +19,14 @@ from stubs import AUTH, KEY, QUICK, film, stub_settings, wait_warm
 from hyvideo_rt.server.app import make_app
 from hyvideo_rt.server.service import Service
 
-EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "100"))  # of each operation and mode
+SOUGHT = os.environ.get(
+    "SCHEMA_EXAMPLES"
+)  # of each operation and mode: new ones are sought, else always the same
+EXAMPLES = int(SOUGHT or "100")
 CHAINS, CHAIN_LENGTH = EXAMPLES, 8
-SETTINGS = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(
+    deadline=None, database=None, derandomize=SOUGHT is None, suppress_health_check=list(HealthCheck)
+)
 CHECKS = [not_a_server_error, response_schema_conformance]
 
 
@@ -29,7 +34,7 @@ CHECKS = [not_a_server_error, response_schema_conformance]
 def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     limits = replace(QUICK, watchdog_floor_s=5, heartbeat_s=5)
     folder = tmp_path_factory.mktemp("openapi")
-    service = Service(stub_settings(folder, f"film={film(folder)}", keys=(KEY,), limits=limits))
+    service = Service(stub_settings(folder, "deaf", f"film={film(folder)}", keys=(KEY,), limits=limits))
     wait_warm(service)
     yield schemathesis.openapi.from_asgi("/openapi.json", make_app(service), headers=AUTH)
     service.close()
@@ -69,7 +74,9 @@ def test_no_chain_of_requests_breaks_the_server(schema: Any) -> None:
 
     one()
     assert len(calls) >= 8
-    assert min(calls.values()) > CHAINS / 10, calls
+    assert min(calls.values()) >= CHAINS / 50, (
+        calls
+    )  # fewest are of the file, which needs a video that is done
 
 
 def _created(schema: Any) -> str:
