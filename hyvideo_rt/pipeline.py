@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyvideo_rt import __version__
+from hyvideo_rt.allocator import keep_freed_memory
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.engine_set import EngineSet
 from hyvideo_rt.errors import InvalidRequest
@@ -118,7 +119,8 @@ class Pipeline:
         """Each component straight to where it rests; skip_layers, apply_final_norm choose the LLM's state.
 
         engines makes what runs the DiT's blocks and the VAE's decoder, of these two; without it they do it
-        themselves, by the operators `ops`: by default `default_ops`.
+        themselves, by the operators `ops`: by default `default_ops`. On a CPU the process keeps what it frees
+        from now on (`allocator.keep_freed_memory`).
         """
         if not 0 <= skip_layers < checkpoint.config.llm.num_layers:
             raise InvalidRequest(
@@ -126,6 +128,8 @@ class Pipeline:
                 f"  the published weights were trained with 2"
             )
         checkpoint.check(skip_layers)
+        if device.type == "cpu":
+            keep_freed_memory()
         precision = precision or Precision.default(device)
         rest = torch.device("cpu") if offload else device
         llm_tokenizer = LlmTokenizer(checkpoint.llm_tokenizer)  # before gigabytes are read for nothing

@@ -12,6 +12,7 @@ _BASE = {"errors", "buckets", "config"}
 _WEIGHTS = _BASE | {"kernels", "models", "weights"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "allocator": set(),
     "buckets": {"errors"},
     "kernels": set(),
     "config": {"buckets", "errors"},
@@ -24,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines": {"buckets", "errors"},
     "export": {"config", "buckets", "errors", "kernels", "models", "engines"},
     "engine_set": {"config", "buckets", "models", "engines"},
-    "pipeline": _WEIGHTS | {"kernels", "sampling", "text", "video", "engine_set"},
+    "pipeline": _WEIGHTS | {"allocator", "kernels", "sampling", "text", "video", "engine_set"},
     "plan": {"pipeline", "models", "config", "buckets", "errors"},
     "doctor": {"buckets", "errors", "video", "engines", "attention"},
     "keys": set(),
