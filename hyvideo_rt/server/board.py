@@ -18,8 +18,7 @@ class Position:
 
 @dataclass(frozen=True)
 class _Listener:
-    job_id: str
-    moves: bool
+    job_id: str | None
     loop: asyncio.AbstractEventLoop
     changed: asyncio.Event
 
@@ -35,7 +34,7 @@ class Board:
     def move(self, job_id: str, position: Position) -> None:
         with self._lock:
             self._positions[job_id] = position
-        self._notify(lambda listener: listener.moves and listener.job_id == job_id)
+        self._notify(lambda listener: listener.job_id == job_id)
 
     def position(self, job_id: str) -> Position | None:
         with self._lock:
@@ -52,12 +51,12 @@ class Board:
         self._notify(lambda _: True)
 
     @contextlib.contextmanager
-    def listening(self, job_id: str, *, moves: bool) -> Iterator[asyncio.Event]:
-        """Set when the job's state may have changed, and with `moves` when its position has.
+    def listening(self, job_id: str | None = None) -> Iterator[asyncio.Event]:
+        """Set when any job's state may have changed, and when the position of this one has.
 
         The listener clears it. News do not queue up.
         """
-        listener = _Listener(job_id, moves, asyncio.get_running_loop(), asyncio.Event())
+        listener = _Listener(job_id, asyncio.get_running_loop(), asyncio.Event())
         with self._lock:
             self._listeners.add(listener)
         try:

@@ -108,11 +108,13 @@ class Desk:
 
     def cancel(self, job_id: str) -> bool:
         """Queued or running: it will not be finished. False if it is final already, or not there."""
-        if not self.store.cancel(job_id, self.clock()):
+        now = self.clock()
+        job = self.store.cancel(job_id, now)
+        if job is None:
             return False
         self._refusals.freed()
         self._stops.stop(job_id)
-        self._count(job_id, State.CANCELLED)
+        self._count(job, State.CANCELLED, now)
         self.board.clear(job_id)
         return True
 
@@ -139,7 +141,7 @@ class Desk:
         if job:
             self._refusals.freed()
             self._stops.add(job, stop)
-            if not self._is_held(job):  # cancelled between its claim and the line above
+            if self._held_s(job) < 0:  # cancelled between its claim and the line above
                 stop(job.id)
             self.metrics.waited.observe(now - job.created_at)
             self.board.clear(job.id)  # it has left the queue: everyone behind it moves up
@@ -153,20 +155,21 @@ class Desk:
     def publish(self, job: Job, partial: Path, done: Done) -> None:
         """The file in its place, then the row completed. Not its claimer's any more: neither.
 
-        The lease is renewed first: until it runs out nobody else can put a file of this job there, and what
-        has to go if it was cancelled meanwhile is ours. A database that fails is asked again for as long: a
-        video that is made is worth it.
+        As long as the lease lasts nobody else can put a file of this job there, and what has to go if it was
+        cancelled meanwhile is ours. A database that fails is asked again for a lease's time: a video that is
+        made is worth it.
         """
-        if patiently(lambda: self.renew(job), self.limits.lease_s):
+        if patiently(lambda: self._will_hold(job), self.limits.lease_s):
             final = self.outputs.video(job.id)
             output = self.outputs.publish(partial, final, done.seconds)
-            if patiently(lambda: self.store.complete(job, output, self.clock()), self.limits.lease_s):
+            now = self.clock()
+            if patiently(lambda: self.store.complete(job, output, now), self.limits.lease_s):
                 self._observe(job, done)
-                self._count(job.id, State.COMPLETED)
+                self._count(job, State.COMPLETED, now)
             else:
                 final.unlink(missing_ok=True)
-        self.costs.learn(job.request.params, done.seconds)
         self.leave(job)
+        self.costs.learn(job.request.params, done.seconds)
 
     def fail(self, job: Job, fault: Fault) -> None:
         """One attempt failed: queued once more if another may end otherwise and there is one left."""
@@ -174,8 +177,8 @@ class Desk:
             self.metrics.numerical.inc()
         if fault.code in WORTH_ANOTHER and job.attempts < self.limits.attempts:
             self.requeue(job, refund=False)
-        elif self.store.fail(job, fault, self.clock()):
-            self._count(job.id, State.FAILED)
+        elif self.store.fail(job, fault, now := self.clock()):
+            self._count(job, State.FAILED, now)
         log.warning("attempt failed", extra={"job": job.id, "attempt": job.attempts, "code": fault.code})
         self.leave(job)
 
@@ -212,9 +215,16 @@ class Desk:
                 log.warning("a file without a video", extra={"job": job_id})
                 self.outputs.delete(job_id)
 
-    def _is_held(self, job: Job) -> bool:
+    def _held_s(self, job: Job) -> float:
+        """What is left of its claimer's lease, in seconds; below 0 if it has none any more."""
         found = self.store.get(job.id)
-        return found is not None and found.owner == job.owner
+        if found is None or found.owner != job.owner or found.lease_until is None:
+            return -1.0
+        return found.lease_until - self.clock()
+
+    def _will_hold(self, job: Job) -> bool:
+        """For half a lease and more; renewed if less is left."""
+        return self._held_s(job) > self.limits.lease_s / 2 or self.renew(job)
 
     def _left_s(self, job: Job, position: Position | None) -> float:
         stages = self.costs.stages(job.request.params)
@@ -230,12 +240,9 @@ class Desk:
         per_step = done.seconds.get("denoise", 0.0) / job.request.params.num_inference_steps
         self.metrics.step.labels(label_of(job.bucket)).observe(per_step)
 
-    def _count(self, job_id: str, state: State) -> None:
-        job = self.store.get(job_id)
-        if job is None or job.finished_at is None:
-            return
+    def _count(self, job: Job, state: State, now: float) -> None:
+        """It has ended so."""
+        seconds = now - job.created_at
         self.metrics.requests.labels(state, label_of(job.bucket)).inc()
-        self.metrics.duration.labels(state).observe(job.finished_at - job.created_at)
-        log.info(
-            "ended", extra={"job": job_id, "state": state, "s": round(job.finished_at - job.created_at, 3)}
-        )
+        self.metrics.duration.labels(state).observe(seconds)
+        log.info("ended", extra={"job": job.id, "state": state, "s": round(seconds, 3)})

@@ -1,12 +1,10 @@
 """Progress as it happens: server-sent events of one video, and waiting for its end."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
-from fastapi import Request
-from starlette.concurrency import run_in_threadpool
+from fastapi import Request, Response
 
-from hyvideo_rt.server.jobs import Job
 from hyvideo_rt.server.service import Service, not_now
 from hyvideo_rt.server.wire import Video, video_of
 
@@ -16,11 +14,11 @@ HANG_UP_CHECK_S = 1.0
 
 async def follow(service: Service, job_id: str) -> AsyncIterator[str]:
     """An event for every change that the reader is fast enough to see; the latest state is never missed."""
-    with service.desk.board.listening(job_id, moves=True) as changed:
+    with service.desk.board.listening(job_id) as changed:
         sent: Video | None = None
         while not service.ended:
             changed.clear()
-            video = await run_in_threadpool(_video, service, job_id)
+            video = await asyncio.to_thread(_video, service, job_id)
             if video is None:
                 yield "event: deleted\ndata: {}\n\n"
                 return
@@ -35,28 +33,25 @@ async def follow(service: Service, job_id: str) -> AsyncIterator[str]:
                 yield ": still there\n\n"
 
 
-async def wait_until_final(request: Request, service: Service, job_id: str) -> Job | None:
-    """The job when it has ended, deleted included: then as it last was. None if the client hung up first.
+async def wait_for_answer(
+    request: Request, service: Service, changed: asyncio.Event, look: Callable[[], Response | None]
+) -> Response | None:
+    """What `look` says, in a thread, after whatever has changed, once it says anything; None if the client
+    hung up first.
 
     Raises ApiError when the server ends before.
     """
-    desk = service.desk
-    with desk.board.listening(job_id, moves=False) as changed:
-        last: Job | None = None
-        while True:
-            changed.clear()
-            job = await run_in_threadpool(desk.store.get, job_id)
-            if job is None or job.state.is_final:
-                return job or last
-            last = job
-            if service.ended:
-                raise not_now("draining")
+    while True:
+        try:
+            await asyncio.wait_for(changed.wait(), HANG_UP_CHECK_S)
+        except TimeoutError:
             if await request.is_disconnected():
                 return None
-            try:
-                await asyncio.wait_for(changed.wait(), HANG_UP_CHECK_S)
-            except TimeoutError:
-                continue
+        changed.clear()
+        if answer := await asyncio.to_thread(look):
+            return answer
+        if service.ended:
+            raise not_now("draining")
 
 
 def _video(service: Service, job_id: str) -> Video | None:

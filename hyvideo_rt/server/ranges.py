@@ -1,5 +1,6 @@
 """Files over HTTP, whole or one range as RFC 9110 has it, opened before the answer begins."""
 
+import asyncio
 import os
 import re
 from collections.abc import AsyncIterator
@@ -9,7 +10,6 @@ from typing import BinaryIO
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
-from starlette.concurrency import run_in_threadpool
 
 from hyvideo_rt.server.faults import error_response
 
@@ -69,15 +69,22 @@ def file_response(request: Request, path: Path, media_type: str, etag: str) -> R
     headers |= {"Content-Length": str(sent.stop - sent.start)}
     if part:
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
-    body = _read(file, Slice(0, 0) if request.method == "HEAD" else sent)
-    return StreamingResponse(body, 206 if part else 200, headers, media_type)
+    status = 206 if part else 200
+    if request.method == "HEAD":
+        sent = Slice(0, 0)
+    if sent.stop - sent.start > CHUNK:
+        return StreamingResponse(_read(file, sent), status, headers, media_type)
+    with file:
+        return Response(
+            os.pread(file.fileno(), sent.stop - sent.start, sent.start), status, headers, media_type
+        )
 
 
 async def _read(file: BinaryIO, part: Slice) -> AsyncIterator[bytes]:
     with file:
         at = part.start
         while at < part.stop:
-            chunk = await run_in_threadpool(os.pread, file.fileno(), min(CHUNK, part.stop - at), at)
+            chunk = await asyncio.to_thread(os.pread, file.fileno(), min(CHUNK, part.stop - at), at)
             if not chunk:
                 return
             at += len(chunk)

@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
-from hyvideo_rt.server.events import follow, wait_until_final
+from hyvideo_rt.server.events import follow, wait_for_answer
 from hyvideo_rt.server.faults import HUNG_UP, ApiError, bad_request, invalid, not_found
 from hyvideo_rt.server.jobs import Job, State, is_job_id
 from hyvideo_rt.server.previews import MEDIA_TYPES, preview
@@ -48,34 +47,43 @@ def video_routes(service: Service) -> APIRouter:
         if key is None:
             service.refuse_at_once(video)
         named = IdempotencyKey(key, wanted.fingerprint()) if key else None
-        return await run_in_threadpool(service.submit, video, named)
+        return await asyncio.to_thread(service.submit, video, named)
 
     @router.post("", openapi_extra=BODY)
     async def create(request: Request, idempotency_key: Key = None) -> Video:
         """Queue a video. With an Idempotency-Key, the same request again is the same video."""
         job, _ = await submit(request, idempotency_key)
-        return await run_in_threadpool(lambda: video_of(desk.view(job), settings))
+        return await asyncio.to_thread(lambda: video_of(desk.view(job), settings))
 
     @router.post("/sync", openapi_extra=BODY, response_class=Response)
     async def create_and_wait(request: Request, idempotency_key: Key = None) -> Response:
         """The MP4 itself, when it is finished. Whoever hangs up before has cancelled it."""
-        job, new = await submit(request, idempotency_key)
-        try:
-            async with asyncio.timeout(settings.limits.sync_s):
-                ended = await wait_until_final(request, service, job.id)
-        except TimeoutError:
-            raise ApiError(
-                504, f"{job.id} is not finished yet; ask for it at /v1/videos", "timeout"
-            ) from None
-        if ended is None:  # nobody listens
+        with desk.board.listening() as changed:
+            job, new = await submit(request, idempotency_key)
+            if not new:
+                changed.set()  # it may have ended before
+            try:
+                async with asyncio.timeout(settings.limits.sync_s):
+                    answer = await wait_for_answer(request, service, changed, lambda: finished(request, job))
+            except TimeoutError:
+                raise ApiError(
+                    504, f"{job.id} is not finished yet; ask for it at /v1/videos", "timeout"
+                ) from None
+        if answer is None:  # nobody listens
             if new:
-                await run_in_threadpool(desk.cancel, job.id)
+                await asyncio.to_thread(desk.cancel, job.id)
             return Response(status_code=HUNG_UP)
-        if ended.state is not State.COMPLETED:
-            raise _not_made(ended)
-        answer = await run_in_threadpool(content_of, request, ended, "video")
         answer.headers["X-Video-Id"] = job.id
         return answer
+
+    def finished(request: Request, job: Job) -> Response | None:
+        """Its MP4; None as long as it waits or runs. Raises ApiError if it has ended without one."""
+        now = service.store.get(job.id)
+        if now and not now.state.is_final:
+            return None
+        if now is None or now.state is not State.COMPLETED:
+            raise _not_made(now or job)
+        return content_of(request, now, "video")
 
     @router.get("")
     def videos(
@@ -130,16 +138,16 @@ def video_routes(service: Service) -> APIRouter:
     @router.get("/{video_id}/content", response_class=Response)
     async def content(request: Request, video_id: str, variant: Variant = "video") -> Response:
         """The MP4, or pictures of it. One range at a time."""
-        job = await run_in_threadpool(find, video_id)
+        job = await asyncio.to_thread(find, video_id)
         if variant == "video":
-            return await run_in_threadpool(content_of, request, job, variant)
+            return await asyncio.to_thread(content_of, request, job, variant)
         async with drawing:
-            return await run_in_threadpool(content_of, request, job, variant)
+            return await asyncio.to_thread(content_of, request, job, variant)
 
     @router.get("/{video_id}/events", response_class=StreamingResponse)
     async def events(video_id: str) -> StreamingResponse:
         """Server-sent events `video`, each the whole Video object, whenever it changed; ends with the job."""
-        job = await run_in_threadpool(find, video_id)
+        job = await asyncio.to_thread(find, video_id)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(follow(service, job.id), media_type="text/event-stream", headers=headers)
 

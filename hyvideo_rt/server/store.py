@@ -4,7 +4,7 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hyvideo_rt.server.database import Database
 from hyvideo_rt.server.jobs import Fault, Job, Output, State, VideoRequest, new_job_id
@@ -55,7 +55,7 @@ class JobStore:
                 return known, False
             admit(_queue_load(db))
             job_id = new_job_id()
-            db.execute(
+            inserted = db.execute(
                 "INSERT INTO jobs (id, state, request, estimate_s, created_at) VALUES (?, ?, ?, ?, ?)",
                 (job_id, State.QUEUED, json.dumps(request.to_json()), estimate_s, now),
             )
@@ -63,7 +63,8 @@ class JobStore:
                 db.execute(
                     "INSERT INTO idempotency_keys VALUES (?, ?, ?)", (key.key, key.fingerprint, job_id)
                 )
-            return _job(_row(db, job_id)), True
+            assert inserted.lastrowid
+            return Job(inserted.lastrowid, job_id, State.QUEUED, request, estimate_s, now), True
 
     def find_key(self, key: IdempotencyKey) -> Job | None:
         """The job that this key has already made. Raises KeyReused."""
@@ -102,12 +103,20 @@ class JobStore:
             job = choose(_in_state(db, State.QUEUED))
             if job is None:
                 return None
-            db.execute(
-                "UPDATE jobs SET state = ?, attempts = attempts + 1, started_at = ?, owner = ?, "
-                "lease_until = ? WHERE id = ? AND state = ?",
-                (State.RUNNING, now, secrets.token_hex(8), lease_until, job.id, State.QUEUED),
+            claimed = replace(
+                job,
+                state=State.RUNNING,
+                attempts=job.attempts + 1,
+                started_at=now,
+                owner=secrets.token_hex(8),
+                lease_until=lease_until,
             )
-            return _job(_row(db, job.id))
+            db.execute(
+                "UPDATE jobs SET state = ?, attempts = ?, started_at = ?, owner = ?, lease_until = ? "
+                "WHERE id = ?",
+                (claimed.state, claimed.attempts, now, claimed.owner, lease_until, job.id),
+            )
+            return claimed
 
     def renew(self, job: Job, lease_until: float) -> bool:
         """`job` as it was claimed. False: it is no longer its claimer's to run."""
@@ -145,13 +154,15 @@ class JobStore:
             (State.QUEUED, int(refund), *_held(job)),
         )
 
-    def cancel(self, job_id: str, now: float) -> bool:
-        """Whoever runs it. False: it is final already, or not there."""
-        return self._change(
-            "UPDATE jobs SET state = ?, finished_at = ?, owner = NULL, lease_until = NULL "
-            "WHERE id = ? AND state IN (?, ?)",
-            (State.CANCELLED, now, job_id, State.QUEUED, State.RUNNING),
-        )
+    def cancel(self, job_id: str, now: float) -> Job | None:
+        """Whoever runs it. None: it is final already, or not there."""
+        with self._db.writing() as db:
+            changed = db.execute(
+                "UPDATE jobs SET state = ?, finished_at = ?, owner = NULL, lease_until = NULL "
+                "WHERE id = ? AND state IN (?, ?)",
+                (State.CANCELLED, now, job_id, State.QUEUED, State.RUNNING),
+            )
+            return _job(_row(db, job_id)) if changed.rowcount else None
 
     def delete(self, job_id: str) -> Job | None:
         """The job as it was; None if it is not there. Its idempotency key goes with it."""

@@ -243,6 +243,7 @@ class Supervisor(threading.Thread):
     def _bury(self) -> None:
         if self._worker:
             self._worker.kill()
+            self._worker.close()
         self._worker, self.warm, self._warm_at = None, False, None
         self._loaded.clear()
         self.desk.metrics.up.labels(self.spec.device).set(0)

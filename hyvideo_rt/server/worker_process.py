@@ -1,9 +1,10 @@
 """The server's end of a worker: starts it, talks to it, ends it."""
 
+import collections
 import contextlib
 import logging
 import os
-import queue
+import select
 import signal
 import subprocess
 import threading
@@ -13,6 +14,7 @@ from typing import IO
 from hyvideo_rt.server import protocol
 from hyvideo_rt.server.protocol import Cancel, Message
 
+CHUNK = 1 << 16  # bytes; what a pipe holds
 log = logging.getLogger(__name__)
 
 
@@ -29,7 +31,10 @@ class WorkerHung(WorkerLost):
 
 
 class WorkerProcess:
-    """A child in a session of its own: Ctrl-C is for the server, and killing it ends what it started too."""
+    """A child in a session of its own: Ctrl-C is for the server, and killing it ends what it started too.
+
+    One thread receives, and closes; any may send and kill.
+    """
 
     def __init__(self, command: Sequence[str]) -> None:
         self._process = subprocess.Popen(
@@ -39,12 +44,14 @@ class WorkerProcess:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        self._messages: queue.Queue[Message | None] = queue.Queue()
+        self._messages: collections.deque[Message] = collections.deque()
+        self._unfinished, self._ended = b"", False
         self._writing = threading.Lock()
         stdout, stderr = self._process.stdout, self._process.stderr
         assert stdout
         assert stderr
-        threading.Thread(target=self._read, args=(stdout,), daemon=True).start()
+        self._pipe, self._arrivals = stdout, select.poll()
+        self._arrivals.register(stdout, select.POLLIN)
         threading.Thread(target=self._relay, args=(stderr,), daemon=True).start()
 
     @property
@@ -69,18 +76,15 @@ class WorkerProcess:
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next message, None if there is none for so long. Raises WorkerLost after the last one."""
-        try:
-            message = self._messages.get(timeout=timeout_s)
-        except queue.Empty:
-            # The pipe stays open after its end if something that it has forked holds it.
-            message = None
-            if self._process.poll() is None:
-                return None
-        if message is None:
-            self._messages.put(None)
-            status = self._process.wait()
-            raise WorkerLost(f"it ended with status {status}", status)
-        return message
+        if not self._messages and not self._ended:
+            self._read(timeout_s)
+        if self._messages:
+            return self._messages.popleft()
+        # The pipe stays open after its end if something that it has forked holds it.
+        if not self._ended and self._process.poll() is None:
+            return None
+        status = self._process.wait()
+        raise WorkerLost(f"it ended with status {status}", status)
 
     def kill(self) -> None:
         """At once; returns when it is gone. Twice does no harm."""
@@ -91,16 +95,24 @@ class WorkerProcess:
             assert self._process.stdin
             self._process.stdin.close()
 
-    def _read(self, pipe: IO[bytes]) -> None:
+    def close(self) -> None:
+        """After it was killed, by the thread that receives."""
+        self._pipe.close()
+
+    def _read(self, timeout_s: float) -> None:
+        """Whatever comes first within so long."""
+        if not self._arrivals.poll(1000 * timeout_s):
+            return
+        content = os.read(self._pipe.fileno(), CHUNK)
+        *lines, self._unfinished = (self._unfinished + content).split(b"\n")
         try:
-            with pipe:
-                for line in pipe:
-                    self._messages.put(protocol.decode(line))
+            for line in lines:
+                self._messages.append(protocol.decode(line))
         except protocol.Garbled as error:
             log.error("worker %d sent no message: %s", self.pid, error)
             self.kill()
-        finally:
-            self._messages.put(None)
+            self._ended = True
+        self._ended = self._ended or not content
 
     def _relay(self, pipe: IO[bytes]) -> None:
         with pipe:

@@ -336,7 +336,7 @@ class JobMachine(RuleBasedStateMachine):
     @rule(job_id=jobs)
     def cancel(self, job_id: str) -> None:
         possible = self.states.get(job_id) in (State.QUEUED, State.RUNNING)
-        assert self.store.cancel(job_id, 110.0) is possible
+        assert (self.store.cancel(job_id, 110.0) is not None) is possible
         if possible:
             self.states[job_id] = State.CANCELLED
 
