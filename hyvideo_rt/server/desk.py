@@ -77,11 +77,11 @@ class Desk:
             raise
         self._refusals.accepted()
         if new:
+            with self.work:
+                self.work.notify_all()
             log.info(
                 "queued", extra={"job": job.id, "size": str(job.bucket), "estimate_s": round(estimate_s, 3)}
             )
-            with self.work:
-                self.work.notify_all()
         return job, new
 
     def full_for(self, request: VideoRequest) -> QueueFull | None:
@@ -143,10 +143,13 @@ class Desk:
             self._stops.add(job, stop)
             if self._held_s(job) < 0:  # cancelled between its claim and the line above
                 stop(job.id)
-            self.metrics.waited.observe(now - job.created_at)
-            self.board.clear(job.id)  # it has left the queue: everyone behind it moves up
-            log.info("started", extra={"job": job.id, "attempt": job.attempts})
         return job
+
+    def begun(self, job: Job) -> None:
+        """What was claimed is being made. Its device no longer waits for anybody: others may hear of it."""
+        self.metrics.waited.observe(self.clock() - job.created_at)
+        self.board.clear(job.id)  # it has left the queue: everyone behind it moves up
+        log.info("started", extra={"job": job.id, "attempt": job.attempts})
 
     def renew(self, job: Job) -> bool:
         """False: it was cancelled or deleted, and nobody waits for it."""

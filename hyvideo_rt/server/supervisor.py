@@ -138,9 +138,8 @@ class Supervisor(threading.Thread):
         partial = self.desk.outputs.new_partial(job_id)
         watchdog = self._watchdog(params, floor_s=self.settings.limits.start_s)
         try:
-            answer = self._exchange(
-                worker, _order(job_id, VideoRequest(WARM_PROMPT, params), partial), watchdog
-            )
+            worker.send(_order(job_id, VideoRequest(WARM_PROMPT, params), partial))
+            answer = self._await_answer(worker, job_id, watchdog)
         finally:
             self.desk.outputs.discard(partial)
             self.desk.board.clear(job_id)
@@ -154,9 +153,10 @@ class Supervisor(threading.Thread):
         self.job = job
         partial = self.desk.outputs.new_partial(job.id)
         watchdog = self._watchdog(job.request.params, floor_s=self.settings.limits.watchdog_floor_s)
-        order = _order(job.id, job.request, partial)
         try:
-            answer = self._exchange(worker, order, watchdog, lambda: self._is_wanted(job))
+            worker.send(_order(job.id, job.request, partial))
+            self.desk.begun(job)
+            answer = self._await_answer(worker, job.id, watchdog, lambda: self._is_wanted(job))
             if isinstance(answer, Done):
                 self._finish(job, partial, answer)
             else:
@@ -198,23 +198,22 @@ class Supervisor(threading.Thread):
         else:
             self.desk.fail(job, fault)
 
-    def _exchange(
+    def _await_answer(
         self,
         worker: WorkerProcess,
-        order: Generate,
+        job_id: str,
         watchdog: Watchdog,
         renew: Callable[[], bool] = lambda: True,
     ) -> Done | Failed:
-        """One order and its answer. Raises WorkerHung by the watchdog's word."""
-        worker.send(order)
+        """To the order that was sent. Raises WorkerHung by the watchdog's word."""
         renewed = time.monotonic()
         while True:
             message, now = worker.receive(TICK_S), time.monotonic()
-            if isinstance(message, Done | Failed) and message.id == order.id:
+            if isinstance(message, Done | Failed) and message.id == job_id:
                 return message
             if isinstance(message, Progress):
                 watchdog.moved(message, now)
-                self.desk.board.move(order.id, Position(message.stage, message.done, message.total))
+                self.desk.board.move(job_id, Position(message.stage, message.done, message.total))
             elif message is not None:
                 watchdog.heard(now)
             if complaint := watchdog.complaint(now):
@@ -222,7 +221,7 @@ class Supervisor(threading.Thread):
             if now - renewed > self.settings.limits.lease_s / 3:
                 renewed = now
                 if not renew():
-                    worker.cancel(order.id)
+                    worker.cancel(job_id)
 
     def _watchdog(self, params: SamplingParams, floor_s: float) -> Watchdog:
         stages = self.desk.costs.stages(params)

@@ -55,7 +55,7 @@ class Wire:
 
     def __init__(self, reader: BinaryIO, writer: int) -> None:
         self._reader, self._writer, self._lock = reader, writer, threading.Lock()
-        self.requests: queue.Queue[Generate] = queue.Queue()
+        self.requests: queue.SimpleQueue[Generate] = queue.SimpleQueue()
         self.cancelled: set[str] = set()
 
     def send(self, message: Message) -> None:
