@@ -1,9 +1,11 @@
 """Engines of the embedded model, built here: whole videos against the networks themselves, by preset."""
 
 import functools
+import multiprocessing
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -47,13 +49,20 @@ def target(request: pytest.FixtureRequest) -> Target:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, target: Target) -> EngineStore:
     """Holding all engines of these presets."""
-    folder = tmp_path_factory.mktemp("store")
-    store = EngineStore(folder / "engines", folder / "key")
-    builder = Builder(TINY, store, CPU)
-    for spec in dict.fromkeys(spec for bucket in PRESETS for spec in specs_of(TINY, bucket, target)):
-        _, new = builder.build(spec)
-        assert new
+    store = _store_in(tmp_path_factory.mktemp("store"))
+    specs = dict.fromkeys(spec for bucket in PRESETS for spec in specs_of(TINY, bucket, target))
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as builders:
+        assert all(builders.map(functools.partial(_build, store.root.parent), specs))
     return store
+
+
+def _store_in(folder: Path) -> EngineStore:
+    return EngineStore(folder / "engines", folder / "key")
+
+
+def _build(folder: Path, spec: EngineSpec) -> bool:
+    """Whether it is new. A compiler keeps one core busy, so two of them run side by side."""
+    return Builder(TINY, _store_in(folder), CPU).build(spec)[1]
 
 
 def load(store: EngineStore, spec: EngineSpec) -> Run:
