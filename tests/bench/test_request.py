@@ -3,14 +3,11 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from hyvideo_rt.bench import plots
-from hyvideo_rt.bench.conditions import command_of
 from hyvideo_rt.bench.limits import Limits
 from hyvideo_rt.bench.networks import dit_in_8_bits, embedded, step, step_inputs, weights_in_8_bits
 from hyvideo_rt.bench.peers import diffusers_decode, diffusers_step
@@ -18,7 +15,6 @@ from hyvideo_rt.bench.request import measure, stage_seconds, step_seconds, tiny
 from hyvideo_rt.bench.steps import Rung, climb
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.model_choice import embedded_tiny
-from hyvideo_rt.errors import InvalidRequest
 from hyvideo_rt.kernels.ops import REFERENCE
 from hyvideo_rt.sampling import SamplingParams
 
@@ -95,42 +91,6 @@ def test_a_ladder_compares_and_explains() -> None:
     assert first["tf_s"] == pytest.approx(1e-6 / first["median_s"], rel=1e-3)
     assert first["share"] == pytest.approx(first["tf_s"], abs=1e-4)
     assert second["share"] == pytest.approx(second["tf_s"] / 2, abs=1e-4)
-
-
-def test_pictures_are_drawn(result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [
-        {
-            "stage": "denoise",
-            "size": size,
-            "tokens": tokens,
-            "rung": rung,
-            "quality": "fp32" if rung == "bf16" else None,
-        }
-        | {"dtype": "float32", "median_s": 0.01, "share": 0.2}
-        for size, tokens in (("64x64x17", 80), ("64x96x17", 120))
-        for rung in ("diffusers", "hyvideo_rt", "bf16")
-    ]
-    c = result["conditions"]
-    steps = {"conditions": c, "text_tokens": 20, "limits": vars(LIMITS), "rows": rows}
-    (tmp_path / "steps.json").write_text(json.dumps(steps))
-    (tmp_path / "request.json").write_text(json.dumps(result))
-    monkeypatch.setattr(sys, "argv", ["plots", str(tmp_path), str(tmp_path / "cpu")])
-    assert plots.main() == 0
-    for name in ("latency", "waterfall", "timeline"):
-        assert (tmp_path / f"cpu-{name}.png").stat().st_size > 5000
-    monkeypatch.setattr(sys, "argv", ["plots", str(tmp_path / "empty"), "x"])
-    with pytest.raises(InvalidRequest, match="nothing to draw"):
-        plots.main()
-
-
-def test_a_result_names_the_command_that_made_it() -> None:
-    assert command_of(["/a/python", "-m", "hyvideo_rt.bench.steps", "--runs", "3", "--out", "out.json"]) == (
-        "python -m hyvideo_rt.bench.steps --runs 3"
-    )
-    assert (
-        command_of(["/a/python", "/a/bin/hyvideo-rt", "bench", "--out", "f", "steps"])
-        == "hyvideo-rt bench steps"
-    )
 
 
 def test_the_command_line_finds_every_benchmark() -> None:
