@@ -1,8 +1,9 @@
 """What a lossy setting does to the embedded model's videos: `python -m hyvideo_rt.bench.quality [--out F]`.
 
-Held-out prompts, the same seeds, once in bf16 and once in every setting, on a CPU with the arithmetic of the
-GPU's: latents and pictures beside those of bf16, and the judge's verdicts on both, whose difference has an
-interval, because a sample of prompts is only a sample. fp32 is there as a yardstick: what bf16 itself costs.
+Held-out prompts, the same seeds, once in bf16 and once in every setting: latents and pictures beside those of
+bf16, and the judge's verdicts on both, whose difference has an interval, because a sample of prompts is only
+a sample. On a GPU by its own kernels; on a CPU by references of the same arithmetic. A setting that this GPU
+cannot run has its reason. fp32 is there as a yardstick: what bf16 itself costs.
 Then, on fewer prompts, one kind of layer in 8 bits at a time: which of them costs most. With --modelopt (pip
 install nvidia-modelopt) the linear layers also as that library's default for FP8 has them: one scale per
 tensor, of activations too, calibrated on whole denoising runs of training prompts.
@@ -13,9 +14,8 @@ import json
 import random
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,13 +23,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hyvideo_rt.attention import Setting as Where
+from hyvideo_rt.attention import try_attention
 from hyvideo_rt.bench.arithmetic import sage_attention
 from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.model_choice import embedded_tiny
+from hyvideo_rt.cli.ops_choice import attention_cache
+from hyvideo_rt.config import MODELS
 from hyvideo_rt.export.programs import ATTENTION, LINEARS
 from hyvideo_rt.kernels.attention import joint_attention_fp8
-from hyvideo_rt.kernels.attention_backends import joint_attention_by
+from hyvideo_rt.kernels.attention_backends import BACKENDS, joint_attention_by
 from hyvideo_rt.kernels.ops import REFERENCE, Ops
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.pipeline import Pipeline
@@ -48,8 +52,12 @@ CALIBRATION = 16  # prompts
 RESAMPLES = 2000
 IN_BLOCKS = re.compile(r"(double|single)_blocks\.(?!.*mod)")  # of which the modulations are not
 EXACT = 1e-10  # mean square at which a PSNR ends: 100 dB
-E4M3_ATTENTION = replace(REFERENCE, joint_attention=joint_attention_fp8)
-INT8_ATTENTION = replace(REFERENCE, joint_attention=joint_attention_by(sage_attention))
+DENSE = "dense"
+ON_CPU = {
+    DENSE: REFERENCE,
+    "fa3-fp8": replace(REFERENCE, joint_attention=joint_attention_fp8),
+    "sage": replace(REFERENCE, joint_attention=joint_attention_by(sage_attention)),
+}
 
 
 @dataclass(frozen=True)
@@ -70,34 +78,63 @@ class Points:
     high: float
 
 
-def eight_bit_products(
-    checkpoint: Checkpoint, wide: Sequence[str] = (), attention: bool = False
-) -> HunyuanVideoDiT:
-    """Both sides of the blocks' linear layers but for the wide ones; on request of attention too."""
-    ops = E4M3_ATTENTION if attention else REFERENCE
-    return checkpoint.load_dit(CPU, BF16, fp8=True, wide=wide, ops=ops, fp8_products=True)
+@dataclass(frozen=True)
+class Setting:
+    """What computes in how many bits. attention: "dense", or the name of the GPU's backend that rounds."""
+
+    dtype: torch.dtype = BF16
+    weights_in_8_bits: bool = False
+    products_in_8_bits: bool = False
+    attention: str = DENSE
+    wide: tuple[str, ...] = ()
+
+    def load(self, checkpoint: Checkpoint, device: torch.device = CPU) -> HunyuanVideoDiT:
+        return checkpoint.load_dit(
+            device,
+            self.dtype,
+            fp8=self.weights_in_8_bits or self.products_in_8_bits,
+            fp8_products=self.products_in_8_bits,
+            wide=self.wide,
+            ops=operators(self.attention, device),
+        )
+
+    def reason_against(self, device: torch.device) -> str:
+        """Why it cannot run there, "" if it can; its attention is tried in a process of its own."""
+        if device.type == "cpu":
+            return ""
+        if self.products_in_8_bits and torch.cuda.get_device_capability(device) < (8, 9):
+            return "products in 8 bits need compute capability 8.9"
+        if self.attention == DENSE:
+            return ""
+        where = Where(device, self.dtype, MODELS["tiny"].dit.head_dim)
+        return try_attention(self.attention, where, attention_cache()).reason
 
 
-def eight_bit_attention(checkpoint: Checkpoint, ops: Ops = E4M3_ATTENTION) -> HunyuanVideoDiT:
-    return checkpoint.load_dit(CPU, BF16, ops=ops)
+SETTINGS = {
+    "fp32": Setting(torch.float32),
+    "8-bit weights": Setting(weights_in_8_bits=True),
+    "8-bit products": Setting(products_in_8_bits=True),
+    "8-bit attention": Setting(attention="fa3-fp8"),
+    "SageAttention (INT8)": Setting(attention="sage"),
+    "8-bit products and attention": Setting(products_in_8_bits=True, attention="fa3-fp8"),
+}
 
 
-def in_8_bits(layer: str, checkpoint: Checkpoint) -> HunyuanVideoDiT:
+def operators(attention: str, device: torch.device) -> Ops:
+    """Those of the device; torch's attention where it is dense."""
+    if device.type == "cpu":
+        return ON_CPU[attention]
+    from hyvideo_rt.kernels.triton_ops import triton_ops  # others import this module without Triton
+
+    name = "sdpa" if attention == DENSE else attention
+    return triton_ops(name, BACKENDS[name].load())
+
+
+def in_8_bits(layer: str) -> Setting:
     """This kind of layer alone."""
     if layer == ATTENTION:
-        return eight_bit_attention(checkpoint)
-    return eight_bit_products(checkpoint, wide=[name for name in PRODUCTS if name != layer])
-
-
-Load = Callable[[Checkpoint], HunyuanVideoDiT]
-SETTINGS: dict[str, Load] = {
-    "fp32": lambda checkpoint: checkpoint.load_dit(CPU, torch.float32),
-    "8-bit weights": lambda checkpoint: checkpoint.load_dit(CPU, BF16, fp8=True),
-    "8-bit products": eight_bit_products,
-    "8-bit attention": eight_bit_attention,
-    "SageAttention (INT8)": partial(eight_bit_attention, ops=INT8_ATTENTION),
-    "8-bit products and attention": partial(eight_bit_products, attention=True),
-}
+        return SETTINGS["8-bit attention"]
+    return Setting(products_in_8_bits=True, wide=tuple(name for name in PRODUCTS if name != layer))
 
 
 def main() -> None:
@@ -111,27 +148,34 @@ def main() -> None:
     rng, checkpoint = Random("fp8"), embedded_tiny()
     scenes = [sample_scene(rng, "heldout") for _ in range(args.prompts)]
     asked = [caption(scene, rng) for scene in scenes]
-    pipeline = Pipeline.load(checkpoint, CPU)
-    dense = make(pipeline, checkpoint.load_dit(CPU, BF16), asked, scenes)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline = Pipeline.load(checkpoint, device)
+    dense = make(pipeline, Setting().load(checkpoint, device), asked, scenes)
+    workload = Workload("tiny", [str(Bucket(*MAIN))], STEPS, "bf16 against each setting", ["eager"])
     result: dict[str, Any] = {
-        "conditions": conditions(
-            CPU, Workload("tiny", [str(Bucket(*MAIN))], STEPS, "bf16 against each setting", ["eager"])
-        ),
+        "conditions": conditions(device, workload),
         "prompts": args.prompts,
         "bf16": {name: share(dense.scores, name) for name in JUDGED},
         "settings": {},
+        "reasons": {},
         "prompts_each": args.each,
         "psnr_db_each": {},
     }
-    loads = {name: SETTINGS[name] for name in args.settings}
-    if args.modelopt:
-        loads["8-bit products by nvidia-modelopt"] = partial(by_modelopt, pipeline)
-    for name, load in loads.items():
-        row = against(make(pipeline, load(checkpoint), asked, scenes), dense)
+    for name in args.settings:
+        if reason := SETTINGS[name].reason_against(device):
+            result["reasons"][name] = reason
+            report(result, args.out, f"{name} did not run: {reason}")
+            continue
+        row = against(make(pipeline, SETTINGS[name].load(checkpoint, device), asked, scenes), dense)
         result["settings"][name] = row
         report(result, args.out, f"{name}: {json.dumps(row)}")
+    if args.modelopt:
+        row = against(make(pipeline, by_modelopt(pipeline, checkpoint), asked, scenes), dense)
+        result["settings"]["8-bit products by nvidia-modelopt"] = row
+        report(result, args.out, f"by nvidia-modelopt: {json.dumps(row)}")
     for layer in (ATTENTION, *PRODUCTS) if args.each else ():
-        made = make(pipeline, in_8_bits(layer, checkpoint), asked[: args.each], scenes[: args.each])
+        dit = in_8_bits(layer).load(checkpoint, device)
+        made = make(pipeline, dit, asked[: args.each], scenes[: args.each])
         result["psnr_db_each"][layer] = psnr(made.videos, dense.videos[: args.each])
         report(result, args.out, f"{layer}: {result['psnr_db_each'][layer]} dB")
 
@@ -145,20 +189,20 @@ def report(result: Mapping[str, object], out: Path | None, line: str) -> None:
 @torch.inference_mode()
 def make(pipeline: Pipeline, dit: HunyuanVideoDiT, asked: Sequence[str], scenes: Sequence[Scene]) -> Made:
     """Videos of the prompts, of seeds 0, 1, ..., by this DiT between the pipeline's other networks."""
-    pipeline = Pipeline(dit, pipeline.vae, pipeline.text_encoder, device=CPU)
+    pipeline = Pipeline(dit, pipeline.vae, pipeline.text_encoder, device=pipeline.device)
     latents, videos = [], []
     for seed, prompt in enumerate(asked):
         params = SamplingParams(Bucket(*MAIN), seed=seed, num_inference_steps=STEPS)
         latents.append(latents_of(pipeline, prompt, params))
-        videos.append(torch.cat(list(pipeline.decode(latents[-1])), dim=2))
-    return Made(latents, videos, score_each(2 * torch.cat(videos) - 1, scenes))
+        videos.append(torch.cat(list(pipeline.decode(latents[-1])), dim=2).cpu())
+    return Made([each.cpu() for each in latents], videos, score_each(2 * torch.cat(videos) - 1, scenes))
 
 
 def latents_of(pipeline: Pipeline, prompt: str, params: SamplingParams) -> Tensor:
     sigmas = make_sigmas(params)
     text, negative = pipeline.encode(prompt, params)
     predict = pipeline.predictor(text, negative, params, sigmas)
-    return denoise(predict, initial_noise(params.bucket, params.seed), sigmas)
+    return denoise(predict, initial_noise(params.bucket, params.seed).to(pipeline.device), sigmas)
 
 
 def by_modelopt(pipeline: Pipeline, checkpoint: Checkpoint) -> HunyuanVideoDiT:
@@ -167,7 +211,7 @@ def by_modelopt(pipeline: Pipeline, checkpoint: Checkpoint) -> HunyuanVideoDiT:
     rng = Random("calibration")
     scenes = [sample_scene(rng, "train") for _ in range(CALIBRATION)]
     known = [caption(scene, rng) for scene in scenes]
-    dit = checkpoint.load_dit(CPU, BF16)
+    dit = Setting().load(checkpoint, pipeline.device)
     mtq.quantize(dit, mtq.FP8_DEFAULT_CFG, lambda dit: make(pipeline, dit, known, scenes))
     mtq.disable_quantizer(dit, lambda name: not IN_BLOCKS.match(name))
     return dit
