@@ -5,12 +5,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
 RESAMPLES = 2000
 LEAST_ROUNDS = 5  # for an interval
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,15 @@ def race(
         if after_round and round_ >= warm_up:
             after_round(seconds)
     return seconds
+
+
+def timed(run: Callable[[], Result], device: torch.device) -> tuple[float, Result]:
+    """Seconds of one call, and what it gave."""
+    _drain(device)
+    start = time.perf_counter()
+    result = run()
+    _drain(device)
+    return time.perf_counter() - start, result
 
 
 def _drain(device: torch.device | None) -> None:
