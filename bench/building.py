@@ -20,7 +20,7 @@ from hyvideo_rt.config import ModelConfig
 from hyvideo_rt.engine_set import EngineSet, Target
 from hyvideo_rt.engines.library import require
 from hyvideo_rt.engines.manifest import Manifest
-from hyvideo_rt.engines.spec import EngineSpec
+from hyvideo_rt.engines.spec import BackendName, EngineSpec
 from hyvideo_rt.engines.store import EngineStore
 from hyvideo_rt.errors import EngineError, HyVideoError
 from hyvideo_rt.export.build import Builder
@@ -29,14 +29,25 @@ from hyvideo_rt.models.vae import CausalVAE
 
 MakeEngines = Callable[[HunyuanVideoDiT, CausalVAE], EngineSet]
 Result = TypeVar("Result")
+BACKENDS: dict[str, tuple[BackendName, ...]] = {  # that are tried on a device
+    "cpu": ("inductor", "openvino"),
+    "cuda": ("inductor", "tensorrt", "tensorrt_rtx"),
+}
 PR_SET_PDEATHSIG = 1
 
 
 def built(
     config: ModelConfig, specs: Sequence[EngineSpec], target: Target, device: torch.device, folder: Path
 ) -> MakeEngines:
-    """These engines, built in this folder and loaded from there as the runtime does. Raises EngineError."""
+    """These engines, built in this folder and loaded. Raises EngineError."""
     build(config, specs, device, folder)
+    return load(config, specs, target, device, folder)
+
+
+def load(
+    config: ModelConfig, specs: Sequence[EngineSpec], target: Target, device: torch.device, folder: Path
+) -> MakeEngines:
+    """From this folder, as the runtime does. Raises EngineError."""
     loaded = {spec: load_engine(store_in(folder), device, spec) for spec in specs}
     return functools.partial(EngineSet, config, target, load=loaded.__getitem__)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hyvideo_rt.attention import Setting, choose_attention
 from hyvideo_rt.bench import limits, work
-from hyvideo_rt.bench.building import built
+from hyvideo_rt.bench.building import BACKENDS, built
 from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.bench.networks import (
     TEXT_TOKENS,
@@ -51,10 +51,6 @@ from hyvideo_rt.pipeline import Precision
 from hyvideo_rt.weights.checkpoint import empty_dit
 
 SIZES = {"cpu": ("64x64x17", "64x96x17", "64x64x33"), "cuda": ("544x960x129", "720x1280x129")}
-ENGINES: dict[str, tuple[BackendName, ...]] = {
-    "cpu": ("inductor", "openvino"),
-    "cuda": ("inductor", "tensorrt", "tensorrt_rtx"),
-}
 OURS = "hyvideo_rt"  # the rung with plain operators; those after it add to it
 
 
@@ -76,7 +72,7 @@ def main() -> None:
         sizes,
         1,
         f"{Precision.default(device)}; each rung's products in its dtype",
-        ["eager", *ENGINES[device.type]],
+        ["eager", *BACKENDS[device.type]],
     )
     limit = limits.measure(device)
     result: dict[str, Any] = {
@@ -143,7 +139,7 @@ def denoise_ladder(networks: Networks, bucket: Bucket, attention: str, folder: P
     ]
     if networks.device.type == "cuda":
         rungs += gpu_rungs(networks, inputs, attention)
-    rungs += map(engines, ENGINES[networks.device.type])
+    rungs += map(engines, BACKENDS[networks.device.type])
     if networks.device.type == "cpu":
         half = functools.partial(from_engines, "inductor", half=True)
         rungs.append(Rung("engines in bf16", half, torch.bfloat16, "fp32"))
@@ -199,7 +195,7 @@ def decode_ladder(networks: Networks, bucket: Bucket, attention: str, folder: Pa
     ]
     if networks.device.type == "cuda":
         rungs.append(Rung("Triton kernels", with_triton, dtype))
-    return [*rungs, *map(engines, ENGINES[networks.device.type])]
+    return [*rungs, *map(engines, BACKENDS[networks.device.type])]
 
 
 def triton(networks: Networks, attention: str) -> Ops:
