@@ -22,8 +22,13 @@ def table(head: Sequence[str], rows: Sequence[str], notes: Sequence[str]) -> str
     return f"| {' | '.join(head)} |\n{rule}\n{''.join(rows)}\n{''.join(notes)}\n"
 
 
+def ratio_of(row: Result) -> Ratio:
+    """Of a row that may say more, such as whose time it is a ratio of."""
+    return Ratio(row["median"], row["low"], row["high"], row["rounds"])
+
+
 def ratio_words(ratio: Result | None) -> str:
-    return str(Ratio(ratio["median"], ratio["low"], ratio["high"])) if ratio else ""
+    return str(ratio_of(ratio)) if ratio else ""
 
 
 def cpu_words(result: Result) -> str:

@@ -1,7 +1,9 @@
 """What lossy settings do to videos: the table of `bench.quality`, and words beside every lossy number."""
 
+from typing import Any
+
 from hyvideo_rt.bench import limits
-from hyvideo_rt.bench.markdown import Result, cpu_words, load, table
+from hyvideo_rt.bench.markdown import RESULTS, Result, cpu_words, load, table
 from hyvideo_rt.bench.networks import PUBLISHED, TEXT_TOKENS
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.config import MODELS
@@ -16,6 +18,9 @@ IN_8_BITS = {  # of the products of linear layers, and of attention
     "SageAttention (INT8)": (0.0, 0.5),
     "8-bit products and attention": (1.0, 1.0),
 }
+
+
+OF_ATTENTION = {"fa3-fp8": "8-bit attention", "sage": "SageAttention (INT8)"}  # by backend
 
 
 def quality_table() -> str:
@@ -43,16 +48,33 @@ def quality_table() -> str:
     return table(("", "PSNR", "SSIM", "latents", *JUDGED, "limit"), rows, notes)
 
 
-def quality_words(setting: str) -> str:
-    """PSNR, SSIM and the judge's verdict of a setting of `bench.quality`, against bf16.
+def quality_words(setting: str, folder: str = "cpu") -> str:
+    """What this setting of `bench.quality` does to videos, against bf16: PSNR, SSIM, mean and largest error
+    of the latents in their deviations, and the judge's verdict.
 
-    Of "fp32" the other way round: what bf16 costs.
+    By the kernels of the folder's device where they were judged, else in the same arithmetic on a CPU. Of
+    "fp32" the other way round: what bf16 costs.
     """
-    row = load("cpu/quality.json")["settings"][setting]
+    row = _judged(folder).get(setting, {})
+    row = row if "points" in row else _judged("cpu")[setting]
     points = row["points"]["all"]
     if setting == "fp32":
         points = {"mean": -points["mean"], "low": -points["high"], "high": -points["low"]}
-    return f"{row['psnr_db']:.1f} dB, SSIM {row['ssim']:.3f}, right {_points(points)} points"
+    return (
+        f"{row['psnr_db']:.1f} dB, SSIM {row['ssim']:.3f}, latents off by {row['latent_error_mean']:.3f}, at "
+        f"most {row['latent_error_max']:.1f}, right {_points(points)} points"
+    )
+
+
+def lossy_words(setting: str | None, folder: str = "cpu") -> str:
+    """To stand beside a number; empty for what is not lossy."""
+    return f"(lossy: {quality_words(setting, folder)})" if setting else ""
+
+
+def _judged(folder: str) -> dict[str, Any]:
+    path = RESULTS / folder / "quality.json"
+    settings: dict[str, Any] = load(f"{folder}/quality.json")["settings"] if path.exists() else {}
+    return settings
 
 
 def least_step_s(setting: str) -> float:

@@ -16,6 +16,7 @@ from hyvideo_rt.bench.server_tables import server_table, stress_table
 from hyvideo_rt.bench.tables import (
     cpu_table,
     engines_table,
+    graphs_table,
     loading_table,
     startup_table,
     steps_table,
@@ -34,6 +35,7 @@ FILES: dict[str, dict[str, Callable[[], str]]] = {
         "stress": stress_table,
         "loading": loading_table,
     },
+    "docs/engines.md": {"graphs": graphs_table},
 }
 
 

@@ -138,6 +138,30 @@ def _against_eager(result: Result, raced: Result) -> str:
     return f"{1e3 * seconds:.1f} ms, {ratio_words(raced['ratio'])}, {100 * share:.0f} %"
 
 
+def graphs_table() -> str:
+    """Of ONNX Runtime and OpenVINO on one graph."""
+    result = load("cpu/graphs.json")
+    c, tf_s = result["conditions"], result["limits"]["matrix_tf_s"]["float32"]
+
+    def cell(row: Result, name: str) -> str:
+        share = row["flops"] / row[name]["median_s"] / 1e12 / tf_s
+        ratio = [ratio_words(row["ratios"][name])] if name in row["ratios"] else []
+        return ", ".join([timing_words(row[name]), *ratio, f"{100 * share:.0f} %"])
+
+    names = ("eager", "onnxruntime", "openvino")
+    rows = [
+        f"| {case} | {' | '.join(cell(row, name) for name in names)} |\n"
+        for case, row in result["rows"].items()
+    ]
+    notes = (
+        f"Random weights, as inputs, fp32, {cpu_words(result)}. Medians (20th to 80th percentile), turn by ",
+        "turn; ratios are eager's time over each, with 95 % intervals; shares are of what a large fp32 ",
+        f"product attains. `{c['command']}`",
+    )
+    head = ("", "eager", f"ONNX Runtime {c['onnxruntime']}", f"OpenVINO {c['openvino'].split('-')[0]}")
+    return table(head, rows, notes)
+
+
 def loading_table() -> str:
     result = load("cpu/weights.json")
     rows = [
