@@ -37,14 +37,18 @@ def cpu_table(name: str = "end_to_end") -> str:
         cells = [_stage_cell(result, stage, row[name]) if name in row else "" for name in CONTESTANTS]
         cells += [ratio_words(row["ratios"].get(name)) for name in ("eager", "compiled")]
         rows.append(f"| {words} | {_stage_work(result, stage)} | {' | '.join(cells)} |\n")
+    video = result["stages"]["video"]
+    memory = [memory_words(video[name]) if name in video else "" for name in CONTESTANTS]
+    rows.append(f"| its memory: at most, kept | | {' | '.join(memory)} | | |\n")
+    reasons = [f"{name} did not run: {reason}. " for name, reason in result.get("reasons", {}).items()]
     (size,), c, limits = result["conditions"]["sizes"], result["conditions"], result["limits"]
     notes = (
         f"Embedded model, {size}, fp32, {device_words(result)}, diffusers {c['diffusers']}. Medians (20th ",
         "to 80th percentile), turn by turn; then what is attained, and its share of what a large fp32 ",
         f"product attains, {flops_words(1e12 * limits['matrix_tf_s']['float32'])}/s, or, of the file, of a ",
         "copy of its frames. Ratios are diffusers' time over ours, eager over eager and compiled over ",
-        f"engines, with 95 % intervals by bootstrap over rounds. {_memory_notes(result)}The videos ",
-        f"differ by at most {result['max_video_difference']:.0e}. `{c['command']}`",
+        f"engines, with 95 % intervals by bootstrap over rounds. {''.join(reasons)}The videos differ by at ",
+        f"most {result['max_video_difference']:.0e}. `{c['command']}`",
     )
     head = ("", "work", "hyvideo-rt", "engines", "diffusers", "compiled", "eager ratio", "compiled ratio")
     return table(head, rows, notes)
@@ -69,12 +73,6 @@ def _stage_cell(result: Result, stage: str, timing: Result) -> str:
 def _frame_bytes(result: Result) -> int:
     bucket = Bucket.parse(result["conditions"]["sizes"][0])
     return 3 * bucket.height * bucket.width * bucket.num_frames
-
-
-def _memory_notes(result: Result) -> str:
-    """Of each contestant, where it was measured."""
-    found = {name: memory_words(row) for name, row in result.get("memory", {}).items()}
-    return f"Memory at most, and kept: {'; '.join(f'{n} {w}' for n, w in found.items())}. " if found else ""
 
 
 def startup_table() -> str:

@@ -75,6 +75,7 @@ def test_a_whole_video(put: Put) -> None:
         stage: {"hyvideo_rt": timing(0.2), "diffusers": timing(0.8), "ratios": {"eager": ratio(4)}}
         for stage in ("encode", "denoise", "decode", "video")
     }
+    stages["video"]["diffusers"] |= {"host_peak_bytes": 60e6, "host_steady_bytes": 5.5e6}
     stages["write"] = {"hyvideo_rt": timing(0.01), "ratios": {}}
     flops = dict.fromkeys(("encode", "denoise", "decode", "video"), 16_000_000_000)
     result = {
@@ -92,6 +93,7 @@ def test_a_whole_video(put: Put) -> None:
     ]
     # 17 x 64 x 64 x 3 bytes read and written in 10 ms are 41.8 MB/s of 100 GB/s
     assert cells(text, "MP4")[1:3] == ["0.209 MB", "10.0 ms (9.0-11.0); 41.8 MB/s, 0.04 %"]
+    assert cells(text, "its memory")[2:5] == ["", "", "60 MB, 5.5 MB"]
     assert "diffusers 1.2.3" in text
 
 

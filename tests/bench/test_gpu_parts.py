@@ -1,0 +1,126 @@
+"""What the suite calls is there, fits its time, and writes what tables and plots read."""
+
+import argparse
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hyvideo_rt.bench.gpu_outcomes import Outcome
+from hyvideo_rt.bench.gpu_parts import LONGEST_S, PARTS, Part, Words
+from hyvideo_rt.bench.gpu_suite import MINUTES, planned, run_all
+from hyvideo_rt.bench.markdown import ROOT
+from hyvideo_rt.bench.networks import Networks
+from hyvideo_rt.bench.steps import chosen, ladder
+from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.config import MODELS
+from hyvideo_rt.errors import InvalidRequest
+from hyvideo_rt.models.dit import HunyuanVideoDiT
+from hyvideo_rt.models.vae import CausalVAE
+
+PARSE = argparse.ArgumentParser.parse_args
+
+
+class ParsedError(Exception):
+    """Instead of the run: what the module's own parser made of its flags."""
+
+
+def parsed(command: Words, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
+    def parse(parser: argparse.ArgumentParser) -> None:
+        parser.allow_abbrev = False
+        raise ParsedError(PARSE(parser))
+
+    module, *flags = command
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    monkeypatch.setattr(sys, "argv", [module, *(flag.format(attention="fa3") for flag in flags)])
+    with pytest.raises(ParsedError) as stop:
+        importlib.import_module(module).main()
+    found = stop.value.args[0]
+    assert isinstance(found, argparse.Namespace)
+    return found
+
+
+COMMANDS = [command for part in PARTS for command in (part.command, part.small) if command]
+BENCHMARKS = [command for command in COMMANDS if command[0] != "pytest"]
+
+
+@pytest.mark.parametrize("command", BENCHMARKS, ids=lambda command: " ".join(command[:6]))
+def test_its_flags_are_the_modules(command: Words, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typing error would cost minutes of a borrowed GPU."""
+    assert parsed(command, monkeypatch).out == Path(command[command.index("--out") + 1])
+
+
+def test_a_wrong_flag_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit):
+        parsed(("hyvideo_rt.bench.kernels", "--run", "3"), monkeypatch)
+
+
+def test_every_test_of_a_gpu_is_in_one_part() -> None:
+    """And no other: those of the server import what a machine for benchmarks need not have."""
+    listed = [word for part in PARTS for word in part.command if word.startswith("tests/")]
+    mark = re.compile(r"^(@|pytestmark = .*)pytest\.mark\.gpu\b", re.MULTILINE)
+    marked = [path for path in (ROOT / "tests").rglob("test_*.py") if mark.search(path.read_text())]
+    assert sorted(listed) == sorted(str(path.relative_to(ROOT)) for path in marked)
+
+
+def test_all_of_it_fits_the_time() -> None:
+    assert sum(part.expected_s for part in PARTS) <= 60 * MINUTES
+    assert all(1.15 * part.expected_s <= part.limit_s <= LONGEST_S for part in PARTS)
+
+
+def test_the_most_valuable_half_fits_half_an_hour() -> None:
+    """Right results, a step and a decode at both sizes against diffusers, kernels, and what 8 bits do."""
+    first = [part.name for i, part in enumerate(PARTS) if sum(p.expected_s for p in PARTS[: i + 1]) <= 1800]
+    assert {"correctness of kernels", "step at 544x960x129", "step at 720x1280x129"} < set(first)
+    assert {"kernels", "decode at 720x1280x129", "quality"} < set(first)
+
+
+def test_results_have_the_names_that_tables_read() -> None:
+    about = {"attention": "fa3", "commit": ""}
+    plans = [planned(part, about, torch.device("cpu"), small=False) for part in PARTS]
+    names = [plan.result for plan in plans if plan.result.endswith(".json")]
+    steps = [
+        name for name in names if re.fullmatch(r"steps-\d+x\d+x\d+(-more|-decode|-engines)?\.json", name)
+    ]
+    others = {"kernels.json", "quality.json", "request.json", "footprint.json", "engines.json"}
+    assert set(names) - set(steps) == others
+    assert len({plan.result for plan in plans}) == len(plans)
+
+
+@pytest.mark.parametrize("part", [part for part in PARTS if "--rungs" in part.command], ids=lambda p: p.name)
+def test_the_rungs_that_are_picked_are_in_the_ladder(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = MODELS["tiny"]
+    with torch.device("meta"):
+        dit, vae = HunyuanVideoDiT(config.dit), CausalVAE(config.vae)
+    networks = Networks(config, dit, vae, torch.device("cuda"))
+    flags = parsed(part.command, monkeypatch)
+    monkeypatch.setattr(torch, "Generator", lambda device: torch.default_generator)  # there is no GPU here
+    monkeypatch.setattr(torch, "randn", lambda shape, **_: torch.empty(shape, device="meta"))
+    (stage,) = flags.stages
+    rungs = ladder(stage, networks, Bucket(64, 64, 17), "fa3", Path())
+    assert [rung.name for rung in chosen(rungs, flags.rungs)] == flags.rungs
+    assert flags.rungs[0] == "diffusers", "the ratios are to it"
+    with pytest.raises(InvalidRequest, match="expected one of diffusers"):
+        chosen(rungs, ["fa2 attention"])
+
+
+def test_a_rehearsal_gives_results_that_are_drawn(tmp_path: Path) -> None:
+    """Its steps and its request; the rest takes minutes: `bench gpu-suite --rehearse`."""
+    names = ("step at 544x960x129", "step at 720x1280x129", "whole video at 544x960x129")
+    parts = [part for part in PARTS if part.name in names]
+    outcomes = run_all(parts, tmp_path, 600, "sdpa", small=True)
+    assert [str(each.reason) for each in outcomes] == [""] * 3, logs(tmp_path, outcomes)
+    sizes = [json.loads(path.read_text())["rows"][0]["size"] for path in sorted(tmp_path.glob("steps*.json"))]
+    assert sizes == ["64x64x17", "64x96x17"]
+    command = [sys.executable, "-m", "hyvideo_rt.bench.plots", str(tmp_path), str(tmp_path / "gpu")]
+    subprocess.run(command, check=True)
+    assert (tmp_path / "gpu-timeline.png").stat().st_size > 0
+
+
+def logs(folder: Path, outcomes: list[Outcome]) -> str:
+    return "\n".join((folder / each.result).with_suffix(".log").read_text()[-500:] for each in outcomes)
