@@ -87,6 +87,7 @@ def tile_flops(config: VAEConfig, shape: tuple[int, int, int]) -> int:
     return _counted(vae, lambda: vae.decode(z))
 
 
+@functools.cache
 def encode_flops(config: ModelConfig, llm_tokens: int, skip_layers: int = 2) -> int:
     """Of both encoders for a prompt of so many tokens, its template included."""
     with META:
