@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from hyvideo_rt.bench.gpu_outcomes import Outcome
-from hyvideo_rt.bench.gpu_parts import FEW, LONGEST_S, PARTS, Part, Words
+from hyvideo_rt.bench.gpu_parts import FEW, LONGEST_S, PARTS, SMALL, Part, Words
 from hyvideo_rt.bench.gpu_suite import MINUTES, planned, run_all
-from hyvideo_rt.bench.markdown import ROOT
+from hyvideo_rt.bench.markdown import ROOT, load_steps
 from hyvideo_rt.bench.networks import Networks
+from hyvideo_rt.bench.readme import suite_tables
 from hyvideo_rt.bench.steps import chosen, ladder
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.config import MODELS
@@ -109,6 +110,19 @@ def test_the_rungs_that_are_picked_are_in_the_ladder(part: Part, monkeypatch: py
         chosen(rungs, ["fa2 attention"])
 
 
+def test_of_several_files_of_steps_the_first_row_that_was_timed_counts(tmp_path: Path) -> None:
+    def put(name: str, *rows: dict[str, object]) -> None:
+        about = {"stage": "denoise", "size": SMALL}
+        result = {"conditions": {"command": name}, "rows": [about | row for row in rows]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+
+    put("steps-544x960x129_more", {"rung": "diffusers", "median_s": 2}, {"rung": "xDiT", "median_s": 3})
+    put("steps-544x960x129", {"rung": "diffusers", "median_s": 1}, {"rung": "xDiT", "reason": "cut"})
+    merged = load_steps(str(tmp_path))
+    assert merged["commands"] == ["steps-544x960x129", "steps-544x960x129_more"]
+    assert [(row["rung"], row["median_s"]) for row in merged["rows"]] == [("diffusers", 1), ("xDiT", 3)]
+
+
 def test_a_rehearsal_gives_results_that_are_drawn(tmp_path: Path) -> None:
     """Its steps and its request; the rest takes minutes: `bench gpu-suite --rehearse`."""
     names = ("step at 544x960x129", "whole video at 544x960x129")
@@ -118,6 +132,8 @@ def test_a_rehearsal_gives_results_that_are_drawn(tmp_path: Path) -> None:
     assert [(row["rung"], row["size"]) for row in rows] == [(name, "64x64x17") for name in FEW]
     command = [sys.executable, "-m", "hyvideo_rt.bench.plots", str(tmp_path), str(tmp_path / "gpu")]
     drawn = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    tables = suite_tables(str(tmp_path))
+    assert all(f"| 64x64x17 | {name} |" in tables for name in FEW)
     assert {Path(path).name for path in drawn} == {
         f"gpu-{name}.png" for name in ("latency", "timeline", "waterfall")
     }
