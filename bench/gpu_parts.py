@@ -1,6 +1,7 @@
 """The parts of the GPU's suite, most valuable first, each with the seconds it is expected to take on an H100.
 
-A result has the name under which `bench/results/<device>/` keeps it: to copy the folder is to publish it.
+A result has the name under which `bench/results/<device>/` keeps it: to copy the folder is to publish it. Of
+several `steps*.json` the first by name has the row that counts.
 """
 
 from dataclasses import dataclass
@@ -94,12 +95,12 @@ PARTS = (
         "other steps at 544x960x129",
         310,
         _ladder(
-            "steps-544x960x129-more.json",
+            "steps-544x960x129_more.json",
             *("denoise", SMALL, 2, "diffusers", "xDiT", "hyvideo_rt", "Triton kernels", "cudnn attention"),
             *("fp8 products", "fp8 attention", "fp8 products and attention", "sage attention"),
             *("engines of inductor", "engines of tensorrt", "engines of tensorrt_rtx"),
         ),
-        _ladder("steps-64x64x17-more.json", "denoise", "64x64x17", 2, *FEW),
+        _ladder("steps-64x64x17_more.json", "denoise", "64x64x17", 2, *FEW),
     ),
     Part(
         "kernels",
@@ -111,10 +112,10 @@ PARTS = (
         "decode at 720x1280x129",
         210,
         _ladder(
-            "steps-720x1280x129-decode.json",
+            "steps-720x1280x129_decode.json",
             *("decode", LARGE, 2, "diffusers", "Triton kernels", "diffusers, compiled"),
         ),
-        _ladder("steps-64x96x17-decode.json", "decode", "64x96x17", 2, *FEW),
+        _ladder("steps-64x96x17_decode.json", "decode", "64x96x17", 2, *FEW),
     ),
     Part(
         "quality",
@@ -129,10 +130,10 @@ PARTS = (
         "decode at 544x960x129",
         250,
         _ladder(
-            "steps-544x960x129-decode.json",
+            "steps-544x960x129_decode.json",
             *("decode", SMALL, 2, *PEERS, "hyvideo_rt", "Triton kernels", "engines of inductor"),
         ),
-        _ladder("steps-64x64x17-decode.json", "decode", "64x64x17", 2, *FEW),
+        _ladder("steps-64x64x17_decode.json", "decode", "64x64x17", 2, *FEW),
     ),
     Part(
         "whole video at 544x960x129",
@@ -164,7 +165,7 @@ PARTS = (
     Part(
         "step from engines at 720x1280x129",
         210,
-        _ladder("steps-720x1280x129-engines.json", "denoise", LARGE, 2, "diffusers", "engines of inductor"),
-        _ladder("steps-64x96x17-engines.json", "denoise", "64x96x17", 2, *FEW),
+        _ladder("steps-720x1280x129_engines.json", "denoise", LARGE, 2, "diffusers", "engines of inductor"),
+        _ladder("steps-64x96x17_engines.json", "denoise", "64x96x17", 2, *FEW),
     ),
 )

@@ -19,10 +19,18 @@ def load(name: str) -> dict[str, Any]:
 
 
 def load_steps(folder: str) -> dict[str, Any]:
-    """Its `steps*.json` as one: rows and commands of all, what else they say of the first."""
+    """Its `steps*.json` as one: rows and commands of all, what else they say of the first.
+
+    A rung that several have, such as the one that all ratios are to, is there once: the first that was timed.
+    """
     parts = [load(str(path)) for path in sorted((RESULTS / folder).glob("steps*.json"))]
     commands = [part["conditions"]["command"] for part in parts]
-    return parts[0] | {"rows": [row for part in parts for row in part["rows"]], "commands": commands}
+    rows: dict[tuple[str, str, str], Result] = {}
+    for row in (row for part in parts for row in part["rows"]):
+        key = (row["stage"], row["size"], row["rung"])
+        if "median_s" not in rows.get(key, {}):
+            rows[key] = row
+    return parts[0] | {"rows": list(rows.values()), "commands": commands}
 
 
 def table(head: Sequence[str], rows: Sequence[str], notes: Sequence[str]) -> str:

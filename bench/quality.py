@@ -14,8 +14,9 @@ import json
 import random
 import re
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,18 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyvideo_rt.attention import Setting as Where
-from hyvideo_rt.attention import try_attention
-from hyvideo_rt.bench.arithmetic import sage_attention
 from hyvideo_rt.bench.conditions import Workload, conditions
+from hyvideo_rt.bench.quality_settings import PRODUCTS, SETTINGS, Setting, in_8_bits
+from hyvideo_rt.bench.rungs import reason_of
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.model_choice import embedded_tiny
-from hyvideo_rt.cli.ops_choice import attention_cache
-from hyvideo_rt.config import MODELS
-from hyvideo_rt.export.programs import ATTENTION, LINEARS
-from hyvideo_rt.kernels.attention import joint_attention_fp8
-from hyvideo_rt.kernels.attention_backends import BACKENDS, joint_attention_by
-from hyvideo_rt.kernels.ops import REFERENCE, Ops
+from hyvideo_rt.export.programs import ATTENTION
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.pipeline import Pipeline
 from hyvideo_rt.sampling import SamplingParams, denoise, initial_noise, make_sigmas
@@ -44,20 +39,12 @@ from tiny.latents import MAIN
 from tiny.scores import score_each
 from tiny.world import Scene, sample_scene
 
-CPU, BF16 = torch.device("cpu"), torch.bfloat16
-PRODUCTS = (*LINEARS["double_block"], *LINEARS["single_block"])
 JUDGED = ("colour", "shape", "direction", "all")
 STEPS = 20
 CALIBRATION = 16  # prompts
 RESAMPLES = 2000
 IN_BLOCKS = re.compile(r"(double|single)_blocks\.(?!.*mod)")  # of which the modulations are not
 EXACT = 1e-10  # mean square at which a PSNR ends: 100 dB
-DENSE = "dense"
-ON_CPU = {
-    DENSE: REFERENCE,
-    "fa3-fp8": replace(REFERENCE, joint_attention=joint_attention_fp8),
-    "sage": replace(REFERENCE, joint_attention=joint_attention_by(sage_attention)),
-}
 
 
 @dataclass(frozen=True)
@@ -78,65 +65,6 @@ class Points:
     high: float
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What computes in how many bits. attention: "dense", or the name of the GPU's backend that rounds."""
-
-    dtype: torch.dtype = BF16
-    weights_in_8_bits: bool = False
-    products_in_8_bits: bool = False
-    attention: str = DENSE
-    wide: tuple[str, ...] = ()
-
-    def load(self, checkpoint: Checkpoint, device: torch.device = CPU) -> HunyuanVideoDiT:
-        return checkpoint.load_dit(
-            device,
-            self.dtype,
-            fp8=self.weights_in_8_bits or self.products_in_8_bits,
-            fp8_products=self.products_in_8_bits,
-            wide=self.wide,
-            ops=operators(self.attention, device),
-        )
-
-    def reason_against(self, device: torch.device) -> str:
-        """Why it cannot run there, "" if it can; its attention is tried in a process of its own."""
-        if device.type == "cpu":
-            return ""
-        if self.products_in_8_bits and torch.cuda.get_device_capability(device) < (8, 9):
-            return "products in 8 bits need compute capability 8.9"
-        if self.attention == DENSE:
-            return ""
-        where = Where(device, self.dtype, MODELS["tiny"].dit.head_dim)
-        return try_attention(self.attention, where, attention_cache()).reason
-
-
-SETTINGS = {
-    "fp32": Setting(torch.float32),
-    "8-bit weights": Setting(weights_in_8_bits=True),
-    "8-bit products": Setting(products_in_8_bits=True),
-    "8-bit attention": Setting(attention="fa3-fp8"),
-    "SageAttention (INT8)": Setting(attention="sage"),
-    "8-bit products and attention": Setting(products_in_8_bits=True, attention="fa3-fp8"),
-}
-
-
-def operators(attention: str, device: torch.device) -> Ops:
-    """Those of the device; torch's attention where it is dense."""
-    if device.type == "cpu":
-        return ON_CPU[attention]
-    from hyvideo_rt.kernels.triton_ops import triton_ops  # others import this module without Triton
-
-    name = "sdpa" if attention == DENSE else attention
-    return triton_ops(name, BACKENDS[name].load())
-
-
-def in_8_bits(layer: str) -> Setting:
-    """This kind of layer alone."""
-    if layer == ATTENTION:
-        return SETTINGS["8-bit attention"]
-    return Setting(products_in_8_bits=True, wide=tuple(name for name in PRODUCTS if name != layer))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--prompts", type=int, default=200)
@@ -145,39 +73,65 @@ def main() -> None:
     parser.add_argument("--modelopt", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    rng, checkpoint = Random("fp8"), embedded_tiny()
-    scenes = [sample_scene(rng, "heldout") for _ in range(args.prompts)]
-    asked = [caption(scene, rng) for scene in scenes]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    pipeline = Pipeline.load(checkpoint, device)
-    dense = make(pipeline, Setting().load(checkpoint, device), asked, scenes)
+    exam = Exam.of(args.prompts, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     workload = Workload("tiny", [str(Bucket(*MAIN))], STEPS, "bf16 against each setting", ["eager"])
     result: dict[str, Any] = {
-        "conditions": conditions(device, workload),
+        "conditions": conditions(exam.pipeline.device, workload),
         "prompts": args.prompts,
-        "bf16": {name: share(dense.scores, name) for name in JUDGED},
+        "bf16": {name: share(exam.dense.scores, name) for name in JUDGED},
         "settings": {},
-        "reasons": {},
         "prompts_each": args.each,
         "psnr_db_each": {},
     }
-    for name in args.settings:
-        if reason := SETTINGS[name].reason_against(device):
-            result["reasons"][name] = reason
-            report(result, args.out, f"{name} did not run: {reason}")
-            continue
-        row = against(make(pipeline, SETTINGS[name].load(checkpoint, device), asked, scenes), dense)
-        result["settings"][name] = row
-        report(result, args.out, f"{name}: {json.dumps(row)}")
+    rows: dict[str, Callable[[], dict[str, Any]]]
+    rows = {name: partial(exam.row, SETTINGS[name]) for name in args.settings}
     if args.modelopt:
-        row = against(make(pipeline, by_modelopt(pipeline, checkpoint), asked, scenes), dense)
-        result["settings"]["8-bit products by nvidia-modelopt"] = row
-        report(result, args.out, f"by nvidia-modelopt: {json.dumps(row)}")
+        rows["8-bit products by nvidia-modelopt"] = lambda: exam.against(by_modelopt(exam))
+    for name, row in rows.items():
+        result["settings"][name] = row()
+        report(result, args.out, f"{name}: {json.dumps(result['settings'][name])}")
     for layer in (ATTENTION, *PRODUCTS) if args.each else ():
-        dit = in_8_bits(layer).load(checkpoint, device)
-        made = make(pipeline, dit, asked[: args.each], scenes[: args.each])
-        result["psnr_db_each"][layer] = psnr(made.videos, dense.videos[: args.each])
+        result["psnr_db_each"][layer] = exam.psnr_of(in_8_bits(layer), args.each)
         report(result, args.out, f"{layer}: {result['psnr_db_each'][layer]} dB")
+
+
+@dataclass(frozen=True)
+class Exam:
+    """The same prompts for every setting, and what bf16 makes of them."""
+
+    pipeline: Pipeline
+    checkpoint: Checkpoint
+    scenes: list[Scene]
+    asked: list[str]
+    dense: Made
+
+    @classmethod
+    def of(cls, prompts: int, device: torch.device) -> "Exam":
+        rng, checkpoint = Random("fp8"), embedded_tiny()
+        scenes = [sample_scene(rng, "heldout") for _ in range(prompts)]
+        asked = [caption(scene, rng) for scene in scenes]
+        pipeline = Pipeline.load(checkpoint, device)
+        dense = make(pipeline, Setting().load(checkpoint, device), asked, scenes)
+        return cls(pipeline, checkpoint, scenes, asked, dense)
+
+    def row(self, setting: Setting) -> dict[str, Any]:
+        """How far and how right its videos are, or the reason why there are none."""
+        device = self.pipeline.device
+        if reason := setting.reason_against(device):
+            return {"reason": reason}
+        try:
+            return self.against(setting.load(self.checkpoint, device))
+        except Exception as error:
+            return {"reason": reason_of(error)}
+
+    def against(self, dit: HunyuanVideoDiT) -> dict[str, Any]:
+        return against(make(self.pipeline, dit, self.asked, self.scenes), self.dense)
+
+    def psnr_of(self, setting: Setting, prompts: int) -> float:
+        """On the first of the prompts alone."""
+        dit = setting.load(self.checkpoint, self.pipeline.device)
+        made = make(self.pipeline, dit, self.asked[:prompts], self.scenes[:prompts])
+        return psnr(made.videos, self.dense.videos[:prompts])
 
 
 def report(result: Mapping[str, object], out: Path | None, line: str) -> None:
@@ -205,14 +159,14 @@ def latents_of(pipeline: Pipeline, prompt: str, params: SamplingParams) -> Tenso
     return denoise(predict, initial_noise(params.bucket, params.seed).to(pipeline.device), sigmas)
 
 
-def by_modelopt(pipeline: Pipeline, checkpoint: Checkpoint) -> HunyuanVideoDiT:
+def by_modelopt(exam: Exam) -> HunyuanVideoDiT:
     import modelopt.torch.quantization as mtq
 
     rng = Random("calibration")
     scenes = [sample_scene(rng, "train") for _ in range(CALIBRATION)]
     known = [caption(scene, rng) for scene in scenes]
-    dit = Setting().load(checkpoint, pipeline.device)
-    mtq.quantize(dit, mtq.FP8_DEFAULT_CFG, lambda dit: make(pipeline, dit, known, scenes))
+    dit = Setting().load(exam.checkpoint, exam.pipeline.device)
+    mtq.quantize(dit, mtq.FP8_DEFAULT_CFG, lambda dit: make(exam.pipeline, dit, known, scenes))
     mtq.disable_quantizer(dit, lambda name: not IN_BLOCKS.match(name))
     return dit
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from hyvideo_rt.bench.gpu_outcomes import Outcome
-from hyvideo_rt.bench.gpu_parts import LONGEST_S, PARTS, Part, Words
+from hyvideo_rt.bench.gpu_parts import FEW, LONGEST_S, PARTS, SMALL, Part, Words
 from hyvideo_rt.bench.gpu_suite import MINUTES, planned, run_all
-from hyvideo_rt.bench.markdown import ROOT
+from hyvideo_rt.bench.markdown import ROOT, load_steps
 from hyvideo_rt.bench.networks import Networks
+from hyvideo_rt.bench.readme import suite_tables
 from hyvideo_rt.bench.steps import chosen, ladder
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.config import MODELS
@@ -85,7 +86,7 @@ def test_results_have_the_names_that_tables_read() -> None:
     plans = [planned(part, about, torch.device("cpu"), small=False) for part in PARTS]
     names = [plan.result for plan in plans if plan.result.endswith(".json")]
     steps = [
-        name for name in names if re.fullmatch(r"steps-\d+x\d+x\d+(-more|-decode|-engines)?\.json", name)
+        name for name in names if re.fullmatch(r"steps-\d+x\d+x\d+(_more|_decode|_engines)?\.json", name)
     ]
     others = {"kernels.json", "quality.json", "request.json", "footprint.json", "engines.json"}
     assert set(names) - set(steps) == others
@@ -109,17 +110,33 @@ def test_the_rungs_that_are_picked_are_in_the_ladder(part: Part, monkeypatch: py
         chosen(rungs, ["fa2 attention"])
 
 
+def test_of_several_files_of_steps_the_first_row_that_was_timed_counts(tmp_path: Path) -> None:
+    def put(name: str, *rows: dict[str, object]) -> None:
+        about = {"stage": "denoise", "size": SMALL}
+        result = {"conditions": {"command": name}, "rows": [about | row for row in rows]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+
+    put("steps-544x960x129_more", {"rung": "diffusers", "median_s": 2}, {"rung": "xDiT", "median_s": 3})
+    put("steps-544x960x129", {"rung": "diffusers", "median_s": 1}, {"rung": "xDiT", "reason": "cut"})
+    merged = load_steps(str(tmp_path))
+    assert merged["commands"] == ["steps-544x960x129", "steps-544x960x129_more"]
+    assert [(row["rung"], row["median_s"]) for row in merged["rows"]] == [("diffusers", 1), ("xDiT", 3)]
+
+
 def test_a_rehearsal_gives_results_that_are_drawn(tmp_path: Path) -> None:
     """Its steps and its request; the rest takes minutes: `bench gpu-suite --rehearse`."""
-    names = ("step at 544x960x129", "step at 720x1280x129", "whole video at 544x960x129")
-    parts = [part for part in PARTS if part.name in names]
-    outcomes = run_all(parts, tmp_path, 600, "sdpa", small=True)
-    assert [str(each.reason) for each in outcomes] == [""] * 3, logs(tmp_path, outcomes)
-    sizes = [json.loads(path.read_text())["rows"][0]["size"] for path in sorted(tmp_path.glob("steps*.json"))]
-    assert sizes == ["64x64x17", "64x96x17"]
+    names = ("step at 544x960x129", "whole video at 544x960x129")
+    outcomes = run_all([part for part in PARTS if part.name in names], tmp_path, 600, "sdpa", small=True)
+    assert [each.reason for each in outcomes] == ["", ""], logs(tmp_path, outcomes)
+    rows = json.loads((tmp_path / "steps-64x64x17.json").read_text())["rows"]
+    assert [(row["rung"], row["size"]) for row in rows] == [(name, "64x64x17") for name in FEW]
     command = [sys.executable, "-m", "hyvideo_rt.bench.plots", str(tmp_path), str(tmp_path / "gpu")]
-    subprocess.run(command, check=True)
-    assert (tmp_path / "gpu-timeline.png").stat().st_size > 0
+    drawn = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    tables = suite_tables(str(tmp_path))
+    assert all(f"| 64x64x17 | {name} |" in tables for name in FEW)
+    assert {Path(path).name for path in drawn} == {
+        f"gpu-{name}.png" for name in ("latency", "timeline", "waterfall")
+    }
 
 
 def logs(folder: Path, outcomes: list[Outcome]) -> str:

@@ -1,28 +1,17 @@
 """What is said of lossy settings."""
 
-from random import Random
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
-from hyvideo_rt.bench.quality import (
-    ON_CPU,
-    SETTINGS,
-    Made,
-    against,
-    in_8_bits,
-    make,
-    points,
-    psnr,
-    ssim,
-)
+from hyvideo_rt.bench.quality import Exam, Made, against, points, psnr, ssim
+from hyvideo_rt.bench.quality_settings import ON_CPU, SETTINGS, Setting, in_8_bits
 from hyvideo_rt.cli.model_choice import embedded_tiny
 from hyvideo_rt.export.programs import ATTENTION
 from hyvideo_rt.kernels.attention import joint_attention_fp8
 from hyvideo_rt.models.linear import Fp8Linear, ScaledFp8Linear
-from hyvideo_rt.pipeline import Pipeline
-from tiny.captions import caption
-from tiny.world import sample_scene
 
 
 def test_a_difference_has_an_interval() -> None:
@@ -96,11 +85,19 @@ def test_a_setting_whose_attention_is_missing_has_its_reason(monkeypatch: pytest
 
 
 def test_8_bits_change_a_video_and_keep_it_alike() -> None:
-    checkpoint, rng = embedded_tiny(), Random("test")
-    scenes = [sample_scene(rng, "heldout") for _ in range(1)]
-    asked = [caption(scene, rng) for scene in scenes]
-    pipeline = Pipeline.load(checkpoint, torch.device("cpu"))
-    dense = make(pipeline, checkpoint.load_dit("cpu", torch.bfloat16), asked, scenes)
-    row = against(make(pipeline, SETTINGS["8-bit products"].load(checkpoint), asked, scenes), dense)
+    exam = Exam.of(1, torch.device("cpu"))
+    row = exam.row(SETTINGS["8-bit products"])
     assert 20 < row["psnr_db"] < 60
     assert 0.5 < row["ssim"] < 1
+    assert exam.psnr_of(SETTINGS["8-bit products"], 1) == row["psnr_db"]
+    assert exam.row(Setting())["psnr_db"] == 100, "bf16 is itself"
+
+
+def test_a_setting_that_fails_leaves_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    exam = Exam.of(1, torch.device("cpu"))
+
+    def fails(*tensors: Tensor | None) -> Tensor:
+        raise RuntimeError("no kernel image\nis available")
+
+    monkeypatch.setitem(ON_CPU, "sage", replace(ON_CPU["sage"], joint_attention=fails))
+    assert exam.row(SETTINGS["SageAttention (INT8)"]) == {"reason": "RuntimeError: no kernel image"}
