@@ -195,6 +195,30 @@ def _against_eager(result: Result, raced: Result) -> str:
     return f"{'; '.join(words)}, {100 * share:.0f} %"
 
 
+def request_table(folder: str = "cpu") -> str:
+    """One whole request: its stages, its steps, and its memory."""
+    result = load(f"{folder}/request.json")
+    seconds, (size,), c = result["seconds"], result["conditions"]["sizes"], result["conditions"]
+    shares = {stage: f"{100 * share:.0f} %" for stage, share in result["shares"].items()}
+    names = STAGES | {"denoise": f"{c['steps']} steps"}
+    rows = [
+        f"| {words} | {seconds_words(seconds[stage])} | {shares.get(stage, '')} |\n"
+        for stage, words in names.items()
+        if stage in seconds
+    ]
+    if result["step"]:
+        steps = [seconds_words(result["first_step_s"]), timing_words(result["step"])]
+        rows.append(f"| of the steps: the first, the others | {', '.join(steps)} | |\n")
+    rows.append(f"| memory: at most, kept | {memory_words(result)} | |\n")
+    notes = (
+        f"{size}, {'embedded model' if c['weights'] == 'tiny' else 'random weights'}, {c['precision']}, ",
+        f"{result['ours']['kernels']}, {device_words(result)}; one request",
+        "" if result["complete"] else ", cut before its end",
+        f", the limit is what a large product attains. `{c['command']}`",
+    )
+    return table(("", "time", "of the limit"), rows, notes)
+
+
 def graphs_table() -> str:
     """Of ONNX Runtime and OpenVINO on one graph."""
     result = load("cpu/graphs.json")
