@@ -42,13 +42,15 @@ def cpu_table(name: str = "end_to_end") -> str:
     rows.append(f"| its memory: at most, kept | | {' | '.join(memory)} | | |\n")
     reasons = [f"{name} did not run: {reason}. " for name, reason in result.get("reasons", {}).items()]
     (size,), c, limits = result["conditions"]["sizes"], result["conditions"], result["limits"]
+    off = result["max_video_difference"]
+    same = "" if off is None else f"The videos differ by at most {off:.0e}. "
     notes = (
         f"Embedded model, {size}, fp32, {device_words(result)}, diffusers {c['diffusers']}. Medians (20th ",
         "to 80th percentile), turn by turn; then what is attained, and its share of what a large fp32 ",
         f"product attains, {flops_words(1e12 * limits['matrix_tf_s']['float32'])}/s, or, of the file, of a ",
         "copy of its frames. Ratios are diffusers' time over ours, eager over eager and compiled over ",
-        f"engines, with 95 % intervals by bootstrap over rounds. {''.join(reasons)}The videos differ by at ",
-        f"most {result['max_video_difference']:.0e}. `{c['command']}`",
+        f"engines, with 95 % intervals by bootstrap over rounds. {''.join(reasons)}{same}",
+        f"`{c['command']}`",
     )
     head = ("", "work", "hyvideo-rt", "engines", "diffusers", "compiled", "eager ratio", "compiled ratio")
     return table(head, rows, notes)

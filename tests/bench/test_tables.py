@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hyvideo_rt.bench import gpu_tables, markdown, quality_tables, readme, tables
+from hyvideo_rt.bench import gpu_tables, markdown, quality_tables, readme, server_tables, tables
 
 CPU = {
     "cpu": "a CPU",
@@ -271,6 +271,23 @@ def test_a_cold_start(put: Put) -> None:
         *("3.00 s (2.70-3.30)", "4.00 s (3.60-4.40)", "4.00 (3.60-4.40)", "5.0 %", "350 MB", "365 MB")
     ]
     assert cells(text, "diffusers |")[1] == "did not run: not here"
+
+
+def test_the_server(put: Put) -> None:
+    overhead: dict[str, Any] = {"bare": timing(0.2), "sync": timing(0.25), "followed": timing(0.25)}
+    overhead |= {
+        "ratios": {"sync": ratio(1.25), "followed": ratio(1)},
+        "added_ms": {"sync": 10.7, "followed": 11.4},
+    }
+    burst: dict[str, Any] = {"creates": 9, "connections": 2, "statuses": {"200": 4, "429": 5}}
+    burst |= {"refused_p50_ms": 9.0, "refused_p99_ms": 14.0}
+    result = {"conditions": CPU, "limits": LIMITS, "flops": {"video": 40_000_000_000}}
+    put("cpu/server_load.json", result | {"overhead": overhead, "burst": burst})
+    text = server_tables.server_table()
+    # 40 GF at 400 GF/s take 100 ms
+    assert cells(text, "one video in one")[1:] == ["250.0 ms (225.0-275.0), 1.25 (1.12-1.38)", "40 %"]
+    assert cells(text, "one video, created")[1] == "250.0 ms (225.0-275.0), no difference (0.90-1.10)"
+    assert cells(text, "9 creates")[1] == "4, 5"
 
 
 def test_graphs_and_loading(put: Put) -> None:
