@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hyvideo_rt.bench.markdown import ratio_of
+from hyvideo_rt.bench.quality_tables import lossy_words
 from hyvideo_rt.bench.timing import Ratio
 from hyvideo_rt.errors import InvalidRequest
 
 SAME = ("weights", "sizes", "steps", "precision")  # conditions that both results must agree in
+NAMES = ("backend", "stage", "kernel", "size", "rung")  # of a row
 PASSES = ("same", "faster")
 
 
@@ -73,7 +75,10 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any], margin: float) 
 
 
 def ratios_of(part: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Ratio]]:
-    """Every ratio in a result, under the names on the way to it; in a list, under its row's own names."""
+    """Every ratio in a result, under the names on the way to it; in a list, under its row's own names.
+
+    A lossy row's is nowhere without what that does to videos.
+    """
     if isinstance(part, Mapping):
         if {"median", "low", "high"} <= set(part):
             yield " ".join(path), ratio_of(part)
@@ -83,9 +88,10 @@ def ratios_of(part: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Rati
                 each, path if name in ("stages", "ratios", "ratio", "rows") else (*path, name)
             )
     elif isinstance(part, list):
-        for row in part:
-            names = (row[key] for key in ("backend", "stage", "size", "rung") if key in row)
-            yield from ratios_of(row, (*path, *names))
+        for row in (each for each in part if isinstance(each, Mapping)):
+            names = [str(row[key]) for key in NAMES if key in row]
+            lossy = [lossy_words(row["quality"])] if row.get("quality") else []
+            yield from ratios_of(row, (*path, *names, *lossy))
 
 
 def load(path: Path) -> dict[str, Any]:

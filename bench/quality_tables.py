@@ -15,6 +15,7 @@ OF_ATTENTION = {"fa3-fp8": "8-bit attention", "sage": "SageAttention (INT8)"}  #
 
 def quality_table(folder: str = "cpu") -> str:
     result = load(f"{folder}/quality.json")
+    c = result["conditions"]
     dense = " | ".join(f"{100 * result['bf16'][name]:.1f} %" for name in JUDGED)
     rows = [f"| bf16 | | | | {dense} | {least_step_s('bf16'):.1f} s |\n"]
     for name, row in result["settings"].items():
@@ -25,8 +26,8 @@ def quality_table(folder: str = "cpu") -> str:
         "videos in bf16: mean PSNR and SSIM; mean and largest error of the latents, in their standard ",
         "deviations; judged right, in percent points more or less than bf16, with the 95 % interval of a ",
         "bootstrap over prompts. ",
-        "On a CPU with the arithmetic of a GPU" if folder == "cpu" else "By the GPU's own kernels",
-        f". {device_words(result)}: `{result['conditions']['command']}`. The least a step at {LARGEST} can ",
+        "By the GPU's own kernels" if "gpu" in c else "On a CPU with the arithmetic of a GPU",
+        f". {device_words(result)}: `{c['command']}`. The least a step at {LARGEST} can ",
         f"take is on an H100, at the rates of its data sheet.{_layers_words(folder)}",
     )
     head = ("", "PSNR", "SSIM", "latents", *JUDGED, f"a step at {LARGEST}, at least")

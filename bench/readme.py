@@ -20,6 +20,7 @@ from hyvideo_rt.bench.tables import (
     engines_table,
     graphs_table,
     loading_table,
+    request_table,
     startup_table,
     steps_table,
 )
@@ -27,6 +28,7 @@ from hyvideo_rt.bench.tables import (
 OF_A_DEVICE: dict[str, tuple[str, Callable[[str], str]]] = {  # title: what it is made of, and how
     "One step": ("steps*.json", functools.partial(steps_table, "denoise")),
     "One decode": ("steps*.json", functools.partial(steps_table, "decode")),
+    "A whole request": ("request.json", request_table),
     "Engines": ("engines.json", engines_table),
     "What 8 bits do to videos": ("quality.json", quality_table),
     "Operators": ("kernels.json", kernels_table),
@@ -53,6 +55,7 @@ FILES: dict[str, dict[str, Callable[[], str]]] = {
         "longer": functools.partial(cpu_table, "end_to_end_33"),
         "steps": functools.partial(steps_table, "denoise"),
         "decode": functools.partial(steps_table, "decode"),
+        "request": request_table,
         "quality": quality_table,
         "h100": functools.partial(suite_tables, "h100", ELSEWHERE),
         "kernels": kernels_table,

@@ -79,7 +79,8 @@ def stress_table() -> str:
     notes = (
         f"Embedded model, {points['conditions']['threads']} threads of {points['conditions']['cpu']}, ",
         "beside other work. A violation is a job that ends twice or not at all, a video that is not whole, ",
-        "a second one for the same key, a file of no video, a failure of the server. ",
+        "a second one for the same key, a file of no video, a failure of the server. Counts have no limit ",
+        "to be near to. ",
         f"`hyvideo-rt bench server-stress`, `{points['conditions']['command']}`; commits: {commits}.",
     )
     return table(("", "how often", "violations", "what the check has to find"), rows, notes)

@@ -42,13 +42,15 @@ def cpu_table(name: str = "end_to_end") -> str:
     rows.append(f"| its memory: at most, kept | | {' | '.join(memory)} | | |\n")
     reasons = [f"{name} did not run: {reason}. " for name, reason in result.get("reasons", {}).items()]
     (size,), c, limits = result["conditions"]["sizes"], result["conditions"], result["limits"]
+    off = result["max_video_difference"]
+    same = "" if off is None else f"The videos differ by at most {off:.0e}. "
     notes = (
         f"Embedded model, {size}, fp32, {device_words(result)}, diffusers {c['diffusers']}. Medians (20th ",
         "to 80th percentile), turn by turn; then what is attained, and its share of what a large fp32 ",
         f"product attains, {flops_words(1e12 * limits['matrix_tf_s']['float32'])}/s, or, of the file, of a ",
         "copy of its frames. Ratios are diffusers' time over ours, eager over eager and compiled over ",
-        f"engines, with 95 % intervals by bootstrap over rounds. {''.join(reasons)}The videos differ by at ",
-        f"most {result['max_video_difference']:.0e}. `{c['command']}`",
+        f"engines, with 95 % intervals by bootstrap over rounds. {''.join(reasons)}{same}",
+        f"`{c['command']}`",
     )
     head = ("", "work", "hyvideo-rt", "engines", "diffusers", "compiled", "eager ratio", "compiled ratio")
     return table(head, rows, notes)
@@ -193,6 +195,30 @@ def _against_eager(result: Result, raced: Result) -> str:
     share = rate / 1e12 / result["limits"]["matrix_tf_s"]["float32"]
     words = (timing_words(raced["engines"]), ratio_words(raced["ratio"]), f"{flops_words(rate)}/s")
     return f"{'; '.join(words)}, {100 * share:.0f} %"
+
+
+def request_table(folder: str = "cpu") -> str:
+    """One whole request: its stages, its steps, and its memory."""
+    result = load(f"{folder}/request.json")
+    seconds, (size,), c = result["seconds"], result["conditions"]["sizes"], result["conditions"]
+    shares = {stage: f"{100 * share:.0f} %" for stage, share in result["shares"].items()}
+    names = STAGES | {"denoise": f"{c['steps']} steps"}
+    rows = [
+        f"| {words} | {seconds_words(seconds[stage])} | {shares.get(stage, '')} |\n"
+        for stage, words in names.items()
+        if stage in seconds
+    ]
+    if result["step"]:
+        steps = [seconds_words(result["first_step_s"]), timing_words(result["step"])]
+        rows.append(f"| of the steps: the first, the others | {', '.join(steps)} | |\n")
+    rows.append(f"| memory: at most, kept | {memory_words(result)} | |\n")
+    notes = (
+        f"{size}, {'embedded model' if c['weights'] == 'tiny' else 'random weights'}, {c['precision']}, ",
+        f"{result['ours']['kernels']}, {device_words(result)}; one request",
+        "" if result["complete"] else ", cut before its end",
+        f", the limit is what a large product attains. `{c['command']}`",
+    )
+    return table(("", "time", "of the limit"), rows, notes)
 
 
 def graphs_table() -> str:

@@ -64,6 +64,22 @@ def test_a_ratio_that_is_lost_is_not_passed_over() -> None:
     assert words == {"video eager": "same", "video compiled": "missing"}
 
 
+def test_a_lossy_ratio_says_what_it_does_to_videos() -> None:
+    rows = [
+        {
+            "stage": "denoise",
+            "size": "64x64x17",
+            "rung": "fp8",
+            "quality": "8-bit products",
+            "ratio": ratio_row(),
+        },
+        {"kernel": "gelu_rows", "quality": None, "ratios": {"eager": ratio_row()}},
+    ]
+    lossy, plain = (name for name, _ in ratios_of({"rows": rows}))
+    assert lossy.startswith("denoise 64x64x17 fp8 (lossy: 34.5 dB, SSIM 0.976, latents off by 0.077, ")
+    assert plain == "gelu_rows eager"
+
+
 def test_few_rounds_tell_nothing() -> None:
     after = result(1.0)
     after["stages"]["video"]["ratios"]["eager"] |= {"low": None, "high": None, "rounds": 2}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hyvideo_rt.bench import gpu_tables, markdown, quality_tables, readme, tables
+from hyvideo_rt.bench import gpu_tables, markdown, quality_tables, readme, server_tables, tables
 
 CPU = {
     "cpu": "a CPU",
@@ -140,6 +140,20 @@ def test_a_ladder(put: Put) -> None:
     assert "1755 MHz under load" in text
 
 
+def test_a_request(put: Put) -> None:
+    about = GPU | {"sizes": ["544x960x129"], "steps": 50, "precision": "bf16"}
+    result = {"conditions": about, "ours": {"kernels": "triton, fa3"}, "complete": False, "first_step_s": 9.0}
+    result |= {"seconds": {"encode": 0.05, "denoise": 350.0, "video": 350.05}, "step": timing(7.0)}
+    memory = {"host_peak_bytes": 2e9, "device_peak_bytes": 62.5e9, "device_steady_bytes": 43e9}
+    put("h100/request.json", result | memory | {"shares": {"encode": 0.12, "denoise": 0.6}})
+    text = tables.request_table("h100")
+    assert cells(text, "50 steps") == ["50 steps", "350.00 s", "60 %"]
+    assert cells(text, "of the steps")[1] == "9.00 s, 7.00 s (6.30-7.70)"
+    assert cells(text, "memory")[1] == "62.5 GB, 43 GB"
+    assert "VAE decode" not in text
+    assert "one request, cut before its end, " in text
+
+
 def test_engines(put: Put) -> None:
     raced = {"engines": timing(0.1), "eager": timing(0.2), "flops": 20_000_000_000, "ratio": ratio(2)}
     row = {"size": "64x64x17", "build_s": 40.0, "bytes": 7_300_000, "load_s": 0.0145, "swap_s": 0.0008}
@@ -259,6 +273,23 @@ def test_a_cold_start(put: Put) -> None:
     assert cells(text, "diffusers |")[1] == "did not run: not here"
 
 
+def test_the_server(put: Put) -> None:
+    overhead: dict[str, Any] = {"bare": timing(0.2), "sync": timing(0.25), "followed": timing(0.25)}
+    overhead |= {
+        "ratios": {"sync": ratio(1.25), "followed": ratio(1)},
+        "added_ms": {"sync": 10.7, "followed": 11.4},
+    }
+    burst: dict[str, Any] = {"creates": 9, "connections": 2, "statuses": {"200": 4, "429": 5}}
+    burst |= {"refused_p50_ms": 9.0, "refused_p99_ms": 14.0}
+    result = {"conditions": CPU, "limits": LIMITS, "flops": {"video": 40_000_000_000}}
+    put("cpu/server_load.json", result | {"overhead": overhead, "burst": burst})
+    text = server_tables.server_table()
+    # 40 GF at 400 GF/s take 100 ms
+    assert cells(text, "one video in one")[1:] == ["250.0 ms (225.0-275.0), 1.25 (1.12-1.38)", "40 %"]
+    assert cells(text, "one video, created")[1] == "250.0 ms (225.0-275.0), no difference (0.90-1.10)"
+    assert cells(text, "9 creates")[1] == "4, 5"
+
+
 def test_graphs_and_loading(put: Put) -> None:
     case = {
         "eager": timing(0.2),
@@ -282,8 +313,8 @@ def test_graphs_and_loading(put: Put) -> None:
 def test_a_suites_folder_becomes_the_tables_it_has_results_for(put: Put, tmp_path: Path) -> None:
     assert readme.suite_tables("h100") == "None yet.\n"
     committed = Path(tables.__file__).parent / "results" / "cpu"
-    for name in ("steps", "engines", "quality"):
+    for name in ("steps", "request", "engines", "quality"):
         put(f"h100/{name}.json", json.loads((committed / f"{name}.json").read_text()))
     text = readme.suite_tables(str(tmp_path / "h100"))
     titles = [line for line in text.splitlines() if line.endswith(":") and not line.startswith("|")]
-    assert titles == ["One step:", "One decode:", "Engines:", "What 8 bits do to videos:"]
+    assert titles == ["One step:", "One decode:", "A whole request:", "Engines:", "What 8 bits do to videos:"]
