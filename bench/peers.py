@@ -67,7 +67,7 @@ def diffusers_step(networks: Networks, inputs: StepInputs, *, compiled: bool = F
 def xdit_step(networks: Networks, inputs: StepInputs) -> Callable[[], Tensor]:
     """One evaluation of xDiT's transformer (diffusers' with its own attention) as a group of one GPU.
 
-    This has not run: xfuser is for GPUs, and none of our extras brings it.
+    This has not run: xfuser, which the extra `gpu-suite` brings, is for GPUs.
     """
     from xfuser.core.distributed import init_distributed_environment, initialize_model_parallel
     from xfuser.core.distributed.runtime_state import initialize_runtime_state
