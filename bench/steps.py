@@ -71,7 +71,7 @@ def main() -> None:
         networks.weights,
         sizes,
         1,
-        f"{Precision.default(device)}; each rung's products in its dtype",
+        f"{Precision.default(device)}; a lossy rung's as it is called",
         ["eager", *BACKENDS[device.type]],
     )
     import_libraries(device)
