@@ -31,8 +31,9 @@ class Workload:
 
 
 def conditions(device: torch.device, workload: Workload) -> dict[str, object]:
-    """The machine's and the workload's."""
-    return machine(device) | asdict(workload)
+    """The machine's and the workload's; of a GPU also what it does under load."""
+    loaded = {"gpu_under_load": _under_load(device)} if device.type == "cuda" else {}
+    return machine(device) | loaded | asdict(workload)
 
 
 def machine(device: torch.device) -> dict[str, object]:
@@ -47,8 +48,7 @@ def machine(device: torch.device) -> dict[str, object]:
         **{name: version for name in LIBRARIES if (version := _version(name))},
     }
     if device.type == "cuda":
-        query = "--query-gpu=name,driver_version,power.limit,clocks.max.sm,clocks.sm"
-        found["gpu"] = _output("nvidia-smi", query, "--format=csv,noheader", f"--id={device.index or 0}")
+        found["gpu"] = _nvidia_smi(device, "name,driver_version,power.limit,clocks.max.sm")
         found["cuda"] = torch.version.cuda
     else:
         found["cpu"] = _cpu_name()
@@ -64,6 +64,26 @@ def command_of(argv: Sequence[str]) -> str:
         at = words.index("--out")
         del words[at : at + 2]
     return " ".join(words)
+
+
+def _under_load(device: torch.device) -> dict[str, str]:
+    """What clock it keeps while it multiplies: at rest it has another one, and hot or at its cap a third.
+
+    The products are queued first, about two seconds of them on an H100; the question is asked while they run.
+    """
+    x = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
+    for _ in range(1000):
+        torch.mm(x, x)
+    asked = ("clocks.sm", "power.draw", "temperature.gpu")
+    answer = dict(zip(asked, _nvidia_smi(device, ",".join(asked)).split(", "), strict=False))
+    torch.cuda.synchronize(device)
+    del x
+    torch.cuda.empty_cache()
+    return answer
+
+
+def _nvidia_smi(device: torch.device, query: str) -> str:
+    return _output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", f"--id={device.index or 0}")
 
 
 def _version(package: str) -> str | None:

@@ -1,14 +1,17 @@
 """One video, stage by stage, against diffusers on the same weights: `python -m hyvideo_rt.bench.end_to_end`.
 
 Same folder, steps, size, tiles and noise, one process, turn by turn: ours eager and from engines, diffusers
-eager and compiled. Ratios are of medians, with the interval of a bootstrap.
+eager and compiled; a peer that does not run has its reason instead. Ratios are of medians, with the interval
+of a bootstrap. Memory is what a contestant adds to a process that has imported all: at a stage's peak,
+and what it keeps.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,14 @@ from torch import Tensor
 
 from hyvideo_rt.bench import limits, work
 from hyvideo_rt.bench.conditions import Workload, conditions
+from hyvideo_rt.bench.memory import Memory, Watch
 from hyvideo_rt.bench.networks import from_store
-from hyvideo_rt.bench.peers import load_peer, peer_arguments, peer_video
+from hyvideo_rt.bench.peers import import_libraries, load_peer, peer_arguments, peer_video
+from hyvideo_rt.bench.rungs import Row, reason_of
 from hyvideo_rt.bench.timing import Ratio, Timing, race
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.model_choice import embedded_tiny
+from hyvideo_rt.config import MODELS
 from hyvideo_rt.pipeline import Pipeline, Precision
 from hyvideo_rt.sampling import SamplingParams, denoise, initial_noise, make_sigmas
 from hyvideo_rt.video import save_mp4
@@ -31,6 +37,18 @@ PROMPT = "a red circle moves right on a white background"
 STAGES = ("encode", "denoise", "decode", "video", "write")
 CPU = torch.device("cpu")
 FOLDER = Path(str(files("hyvideo_rt") / "tiny_model"))
+PEERS = ("diffusers", "diffusers_compiled")
+Stages = dict[str, Callable[[], object]]
+Contestant = tuple[Callable[[], Any], Callable[[Any], Stages]]  # how it is made, and its stages
+
+
+@dataclass(frozen=True)
+class Entered:
+    """made is a pipeline, ours or a peer's; memory is by stage."""
+
+    made: Any
+    stages: Stages
+    memory: dict[str, Memory]
 
 
 def main() -> None:
@@ -41,39 +59,90 @@ def main() -> None:
     parser.add_argument("--only-eager", action="store_true", help="without compiling anything")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        measure(args, Path(folder))
-
-
-def measure(args: argparse.Namespace, folder: Path) -> None:
     params = SamplingParams(Bucket.parse(args.size), seed=0, num_inference_steps=args.steps)
-    checkpoint = embedded_tiny()
-    ours, peers = {"hyvideo_rt": Pipeline.load(checkpoint, CPU)}, {"diffusers": load_peer(FOLDER)}
-    if not args.only_eager:
-        ours["engines"] = with_engines(params.bucket)
-        peers["diffusers_compiled"] = load_peer(FOLDER, compiled=True)
-    steps, backends = params.num_inference_steps, ["eager"] if args.only_eager else ["eager", "inductor"]
-    workload = Workload("tiny", [str(params.bucket)], steps, str(Precision.default(CPU)), backends)
-    result: dict[str, Any] = {
-        "conditions": conditions(CPU, workload),
-        "ours": {name: pipeline.identity for name, pipeline in ours.items()},
-        "limits": asdict(limits.measure(CPU)),
-        "flops": work.request_flops(checkpoint.config, ours["hyvideo_rt"].encode(PROMPT, params)[0], params),
-        "max_video_difference": max(max_difference(o, peers["diffusers"], params) for o in ours.values()),
-        "stages": {},
-    }
-    stages = {name: our_stages(pipeline, params, folder) for name, pipeline in ours.items()}
-    stages |= {name: peer_stages(peer, params) for name, peer in peers.items()}
-    for stage in STAGES:
-        runs = {name: made[stage] for name, made in stages.items() if stage in made}
-        rounds = race(runs, args.runs, warm_up=2)
-        print(line(stage, rounds), flush=True)
-        result["stages"][stage] = {name: asdict(Timing.of(seconds)) for name, seconds in rounds.items()} | {
-            "ratios": {name: asdict(each) for name, each in ratios(rounds).items()}
-        }
+
+    def keep(result: Row) -> None:
         if args.out:
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(result, indent=2) + "\n")
+
+    with tempfile.TemporaryDirectory() as folder:
+        measure(params, args.runs, Path(folder), keep, only_eager=args.only_eager)
+
+
+def measure(
+    params: SamplingParams, runs: int, folder: Path, keep: Callable[[Row], None], *, only_eager: bool
+) -> Row:
+    """keep gets the result after every stage."""
+    backends = ["eager"] if only_eager else ["eager", "inductor"]
+    limit, size, steps = limits.measure(CPU), str(params.bucket), params.num_inference_steps
+    workload = Workload("tiny", [size], steps, str(Precision.default(CPU)), backends)
+    import_libraries(CPU)
+    entered, reasons = enter_all(contestants(params, folder, only_eager=only_eager))
+    ours = {name: each.made for name, each in entered.items() if name not in PEERS}
+    text = ours["hyvideo_rt"].encode(PROMPT, params)[0]
+    differences = [
+        max_difference(each, entered["diffusers"].made, params)
+        for each in ours.values()
+        if "diffusers" in entered
+    ]
+    result: Row = {
+        "conditions": conditions(CPU, workload),
+        "ours": {name: pipeline.identity for name, pipeline in ours.items()},
+        "limits": asdict(limit),
+        "flops": work.request_flops(MODELS["tiny"], text, params),
+        "max_video_difference": max(differences, default=None),
+        "reasons": reasons,
+        "stages": {},
+    }
+    for stage in STAGES:
+        calls = {name: each.stages[stage] for name, each in entered.items() if stage in each.stages}
+        rounds = race(calls, runs, warm_up=2)
+        print(line(stage, rounds), flush=True)
+        result["stages"][stage] = {
+            name: asdict(Timing.of(seconds)) | asdict(entered[name].memory[stage])
+            for name, seconds in rounds.items()
+        } | {"ratios": {name: asdict(each) for name, each in ratios(rounds).items()}}
+        keep(result)
+    return result
+
+
+def contestants(params: SamplingParams, folder: Path, *, only_eager: bool) -> dict[str, Contestant]:
+    ours, theirs = partial(our_stages, params=params, folder=folder), partial(peer_stages, params=params)
+    found: dict[str, Contestant] = {
+        "hyvideo_rt": (lambda: Pipeline.load(embedded_tiny(), CPU), ours),
+        "diffusers": (lambda: load_peer(FOLDER), theirs),
+    }
+    if not only_eager:
+        found["engines"] = (lambda: with_engines(params.bucket), ours)
+        found["diffusers_compiled"] = (lambda: load_peer(FOLDER, compiled=True), theirs)
+    return found
+
+
+def enter_all(contestants: Mapping[str, Contestant]) -> tuple[dict[str, Entered], dict[str, str]]:
+    """Those that run, and of a peer that does not the reason; ours has to run."""
+    entered, reasons = dict[str, Entered](), dict[str, str]()
+    for name, (make, stages_of) in contestants.items():
+        try:
+            entered[name] = enter(make, stages_of)
+        except Exception as error:
+            if name not in PEERS:
+                raise
+            reasons[name] = reason_of(error)
+    return entered, reasons
+
+
+def enter(make: Callable[[], Any], stages_of: Callable[[Any], Stages]) -> Entered:
+    """Made, and each stage called once to compile and once to see its memory."""
+    watch, memory = Watch(CPU), dict[str, Memory]()
+    made = make()
+    stages = stages_of(made)
+    for stage, run in stages.items():
+        run()
+        watch.forget_peaks()
+        run()
+        memory[stage] = watch.memory()
+    return Entered(made, stages, memory)
 
 
 def with_engines(bucket: Bucket) -> Pipeline:
@@ -84,7 +153,7 @@ def with_engines(bucket: Bucket) -> Pipeline:
     return Pipeline.load(checkpoint, CPU, engines=make)
 
 
-def our_stages(pipeline: Pipeline, params: SamplingParams, folder: Path) -> dict[str, Callable[[], object]]:
+def our_stages(pipeline: Pipeline, params: SamplingParams, folder: Path) -> Stages:
     """Every stage on its own; `encode` forgets the prompt first."""
     sigmas = make_sigmas(params)
     noise = initial_noise(params.bucket, params.seed)
@@ -117,7 +186,7 @@ def our_stages(pipeline: Pipeline, params: SamplingParams, folder: Path) -> dict
     return dict(zip(STAGES, (run_encode, run_denoise, run_decode, run_video, run_write), strict=True))
 
 
-def peer_stages(pipe: Any, params: SamplingParams) -> dict[str, Callable[[], object]]:
+def peer_stages(pipe: Any, params: SamplingParams) -> Stages:
     arguments = peer_arguments(params)
     with torch.no_grad():
         states, pooled, mask = pipe.encode_prompt(prompt=PROMPT)
@@ -160,7 +229,7 @@ def ratios(rounds: dict[str, list[float]]) -> dict[str, Ratio]:
     return {
         name: Ratio.of(rounds[peer], rounds[ours])
         for name, (peer, ours) in pairs.items()
-        if peer in rounds and len(rounds[peer]) > 1
+        if peer in rounds and ours in rounds
     }
 
 

@@ -1,33 +1,40 @@
-"""Kernels against eager torch and torch.compile: `python -m hyvideo_rt.bench.kernels [--out F] [--plot F]`.
+"""Kernels against eager torch and torch.compile: `python -m hyvideo_rt.bench.kernels [--out F]`.
 
 Memory-bound operators in GB/s, counting each input once and each output once, and as a share of what a copy
-on this device reaches; attention by every backend that is installed, in TF/s, with its error against fp64 on
-a sample of rows. On a GPU at the sizes of 720x1280x129 and 544x960x129; on a CPU small ones, without the
-Triton kernels, which a CPU would interpret.
+on this device reaches; attention by every backend that works here, in TF/s, with its error against fp64 on a
+sample of rows. Contestants take turns; each row is written at once. On a GPU at the sizes of 720x1280x129 and
+544x960x129; on a CPU small ones, without the Triton kernels, which a CPU would interpret. What rounds to 8
+bits names the setting of `bench.quality` that tells what this does to videos.
 """
 
 import argparse
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from hyvideo_rt.attention import Setting, try_attention
 from hyvideo_rt.bench import limits
 from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.bench.limits import CALLS
-from hyvideo_rt.bench.timing import Timing, interleave
-from hyvideo_rt.kernels.attention_backends import BACKENDS, Attend
+from hyvideo_rt.bench.quality_tables import OF_ATTENTION, lossy_words
+from hyvideo_rt.bench.timing import Ratio, Timing, race
+from hyvideo_rt.cli.ops_choice import attention_cache
+from hyvideo_rt.kernels.attention_backends import BACKENDS
 from hyvideo_rt.kernels.ops import REFERENCE
 
 TEXT, HEADS, HEAD_DIM = 256, 24, 128
 GPU_TOKENS = {"720x1280x129": 118_800, "544x960x129": 67_320}
 CPU_TOKENS = {"64x64x17": 80}
 ROWS = 60  # of the output, spread over all tokens, of three heads, are compared with fp64
+IN_ROWS = "8-bit products"  # the setting of bench.quality of operators that round their result row by row
 Run = Callable[..., object]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,6 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=["memory", "attention"], default=["memory", "attention"])
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--plot", type=Path, help="a picture of the result (needs matplotlib)")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.type == "cuda"
@@ -61,32 +67,42 @@ def main() -> None:
         result["limits"] = vars(limits.measure(device, args.runs))
         for part, run in (("memory", memory_rows), ("attention", attention_rows)):
             if part in args.only:
-                result[part] = run(device, args.runs)
-                if args.out:
-                    args.out.write_text(json.dumps(result, indent=2) + "\n")
-    if args.plot:
-        plot(result, args.plot)
+                for row in run(device, args.runs, functools.partial(keep, args.out, result, part)):
+                    lossy = "" if "error" in row else lossy_words(row["quality"])
+                    print(json.dumps(row), lossy, flush=True)
 
 
-def memory_rows(device: torch.device, runs: int) -> list[dict[str, object]]:
-    rows = []
+def keep(out: Path | None, result: dict[str, object], part: str, rows: list[Row]) -> None:
+    result[part] = rows
+    if out:
+        out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def memory_rows(device: torch.device, runs: int, keep: Callable[[list[Row]], None]) -> list[Row]:
+    """A row per operator, all contestants turn by turn; ratios are their times over the last one's."""
+    rows = list[Row]()
     for case in (*dit_cases(device), *vae_cases(device)):
         made = case()
         contestants = {name: functools.partial(run, *made.inputs) for name, run in made.contestants.items()}
-        timings = interleave(contestants, runs, warm_up=2, device=device, calls=CALLS)
-        row = {"kernel": made.name, "bytes": made.moved} | {
-            name: {
-                "ms": round(1e3 * timing.median_s, 4),
-                "gb_s": float(f"{made.moved / timing.median_s / 1e9:.5g}"),
-            }
-            for name, timing in timings.items()
-        }
-        print(row, flush=True)
+        rounds = race(contestants, runs, warm_up=2, device=device, calls=CALLS)
+        last = rounds[list(rounds)[-1]]
+        row: Row = {"kernel": made.name, "quality": IN_ROWS if made.name.endswith("_rows") else None}
+        row |= {"bytes": made.moved}
+        for name, seconds in rounds.items():
+            timing = Timing.of(seconds)
+            row[name] = timing_ms(timing) | {"gb_s": float(f"{made.moved / timing.median_s / 1e9:.5g}")}
+        row["ratios"] = {n: asdict(Ratio.of(s, last)) for n, s in rounds.items() if s is not last}
         rows.append(row)
+        keep(rows)
         torch._dynamo.reset()
         if device.type == "cuda":
             torch.cuda.empty_cache()
     return rows
+
+
+def timing_ms(timing: Timing) -> Row:
+    median, low, high = (round(1e3 * s, 4) for s in (timing.median_s, timing.p20_s, timing.p80_s))
+    return {"ms": median, "p20_ms": low, "p80_ms": high, "runs": timing.runs}
 
 
 def dit_cases(device: torch.device) -> list[Callable[[], Case]]:
@@ -185,41 +201,69 @@ def _case(title: str, inputs: tuple[object, ...], moved: int) -> Case:
     return Case(title, inputs, contestants, moved)
 
 
-def attention_rows(device: torch.device, runs: int) -> list[dict[str, object]]:
-    """Every backend that loads and runs here; one that does not has its reason."""
-    rows = []
+def attention_rows(device: torch.device, runs: int, keep: Callable[[list[Row]], None]) -> list[Row]:
+    """Every backend that works here, at every size; one that does not has its reason."""
+    rows = list[Row]()
     for size, tokens in (GPU_TOKENS if device.type == "cuda" else CPU_TOKENS).items():
-        q, k, v = attention_inputs(tokens + TEXT, device)
-        picked = torch.linspace(0, q.shape[1] - 1, ROWS, device=device).long()
-        heads = sorted({0, q.shape[2] // 2, q.shape[2] - 1})
-        exact = exact_rows(q, k, v, picked, heads)
-        arithmetic = 4 * q.shape[1] ** 2 * q.shape[2] * q.shape[3]
-        for name in BACKENDS:
-            if name == "math" and device.type == "cuda":
-                continue  # tokens x tokens scores of every head at once: terabytes
-            row: dict[str, object] = {"size": size, "tokens": q.shape[1], "backend": name}
-            try:
-                attend = BACKENDS[name].load()
-                got = attend(q, k, v).unflatten(-1, q.shape[2:])[0, picked][:, heads].double()
-                timing = _timed(attend, q, k, v, runs)
-            except Exception as error:
-                row["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            else:
-                row |= {
-                    "bits": BACKENDS[name].bits,
-                    "ms": round(1e3 * timing.median_s, 3),
-                    "tf_s": round(arithmetic / timing.median_s / 1e12, 2),
-                    "relative_error": float(((got - exact).norm() / exact.norm()).item()),
-                }
-            print(row, flush=True)
-            rows.append(row)
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+        inputs = attention_inputs(tokens + TEXT, device)
+        rows = attention_race(size, inputs, runs, rows, keep)
     return rows
 
 
-def _timed(attend: Attend, q: Tensor, k: Tensor, v: Tensor, runs: int) -> Timing:
-    return interleave({"": lambda: attend(q, k, v)}, min(runs, 3), device=q.device)[""]
+def attention_race(
+    size: str,
+    inputs: tuple[Tensor, Tensor, Tensor],
+    runs: int,
+    done: Sequence[Row],
+    keep: Callable[[list[Row]], None],
+) -> list[Row]:
+    """Turn by turn at one size, after what is done. Ratios are the time of torch's own choice over each."""
+    q = inputs[0]
+    arithmetic = 4 * q.shape[1] ** 2 * q.shape[2] * q.shape[3]
+    about, runnable = judged_attention(size, *inputs)
+
+    def rows(rounds: Mapping[str, list[float]]) -> list[Row]:
+        timed = {name: _attained(rounds, name, arithmetic) for name in rounds}
+        return [*done, *(row | timed.get(name, {}) for name, row in about.items())]
+
+    keep(rows({}))
+    return rows(race(runnable, runs, device=q.device, after_round=lambda rounds: keep(rows(rounds))))
+
+
+def judged_attention(
+    size: str, q: Tensor, k: Tensor, v: Tensor
+) -> tuple[dict[str, Row], dict[str, Callable[[], object]]]:
+    """By backend what is known before the race, its error or its reason; and those that can run."""
+    picked = torch.linspace(0, q.shape[1] - 1, ROWS, device=q.device).long()
+    heads = sorted({0, q.shape[2] // 2, q.shape[2] - 1})
+    exact = exact_rows(q, k, v, picked, heads)
+    about, runnable = dict[str, Row](), dict[str, Callable[[], object]]()
+    for name, backend in BACKENDS.items():
+        if name == "math" and q.is_cuda:
+            continue  # tokens x tokens scores of every head at once: terabytes
+        row = {"size": size, "tokens": q.shape[1], "backend": name, "bits": backend.bits}
+        about[name] = row | {"quality": OF_ATTENTION.get(name)}
+        # In a process of its own first: a library may end the process that calls it.
+        if reason := try_attention(name, Setting(q.device, q.dtype, HEAD_DIM), attention_cache()).reason:
+            about[name]["error"] = reason
+            continue
+        try:
+            attend = backend.load()
+            got = attend(q, k, v).unflatten(-1, q.shape[2:])[0, picked][:, heads].double()
+        except Exception as error:
+            about[name]["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            continue
+        about[name]["relative_error"] = float(((got - exact).norm() / exact.norm()).item())
+        runnable[name] = functools.partial(attend, q, k, v)
+    return about, runnable
+
+
+def _attained(rounds: Mapping[str, list[float]], name: str, arithmetic: int) -> Row:
+    timing = Timing.of(rounds[name])
+    row = timing_ms(timing) | {"tf_s": round(arithmetic / timing.median_s / 1e12, 2)}
+    if name == "sdpa":
+        return row
+    return row | {"ratio": asdict(Ratio.of(rounds["sdpa"], rounds[name])) | {"of": "sdpa"}}
 
 
 def attention_inputs(tokens: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -254,34 +298,6 @@ def exact_rows(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, heads: Sequence[in
         scores = q[0, rows, head].double() @ k[0, :, head].double().T * q.shape[-1] ** -0.5
         out.append(scores.softmax(-1) @ v[0, :, head].double())
     return torch.stack(out, dim=1)
-
-
-def plot(result: Mapping[str, object], path: Path) -> None:
-    """Bars: GB/s of each kernel beside the copy's, TF/s of each attention."""
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(14, 6))
-    memory = result.get("memory")
-    assert isinstance(memory, list)
-    contestants = [name for name in ("eager", "compile", "triton") if name in memory[0]]
-    for i, name in enumerate(contestants):
-        places = [j + 0.25 * i for j in range(len(memory))]
-        axes[0].barh(places, [row[name]["gb_s"] for row in memory], 0.25, label=name)
-    axes[0].set_yticks(range(len(memory)), [row["kernel"] for row in memory])
-    measured = result["limits"]
-    assert isinstance(measured, dict)
-    axes[0].axvline(measured["copy_gb_s"], color="black", linestyle=":", label="copy")
-    axes[0].set_xlabel("GB/s")
-    axes[0].legend()
-    attention = result.get("attention")
-    assert isinstance(attention, list)
-    ran = [row for row in attention if "tf_s" in row]
-    axes[1].barh([f"{row['backend']} {row['size']}" for row in ran], [row["tf_s"] for row in ran])
-    axes[1].set_xlabel("TF/s")
-    for axis in axes:
-        axis.invert_yaxis()
-    figure.tight_layout()
-    figure.savefig(path)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What this device can do at most, measured: `python -m hyvideo_rt.bench.limits`.
 
 A copy's GB/s bound what moves data; a large product's TF/s, per dtype, bound what multiplies. Every table's
-last column is a share of one of them. Where a result has no measured limit, the card's data sheet stands in.
+last column is a share of one of them, or of both kinds of products where some are in 8 bits. Where a result
+has no measured limit, the card's data sheet stands in.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from hyvideo_rt.bench.conditions import machine
 from hyvideo_rt.bench.timing import interleave
+from hyvideo_rt.bench.work import Flops
 from hyvideo_rt.kernels.fp8 import E4M3
 
 CALLS = 10  # per measurement: a single launch is as short as the launching
@@ -35,6 +37,13 @@ class Limits:
     def share(self, flops: float, seconds: float, dtype: torch.dtype) -> float:
         """Of what a large product in this dtype attains: 1 is the limit."""
         return flops / seconds / 1e12 / self.matrix_tf_s[name_of(dtype)]
+
+    def least_s(self, flops: Flops, dtype: torch.dtype, setting: str | None = None) -> float:
+        """Seconds of these in this dtype; what the setting of `bench.quality` rounds to 8 bits, in E4M3."""
+        tf_s = {16: self.matrix_tf_s[name_of(dtype)]}
+        if name_of(E4M3) in self.matrix_tf_s:
+            tf_s[8] = self.matrix_tf_s[name_of(E4M3)]
+        return least_s(flops, setting, tf_s)
 
 
 def main() -> None:
@@ -68,6 +77,11 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, runs: int) -> float:
     calls = CALLS if device.type == "cuda" else 2
     timing = interleave({"": multiply}, runs, warm_up=2, device=device, calls=calls)[""]
     return float(f"{2 * side**3 / timing.median_s / 1e12:.4g}")
+
+
+def least_s(flops: Flops, setting: str | None, tf_s: Mapping[int, float]) -> float:
+    """Seconds of these at the TF/s of their bits, some of them 8 under a setting of `bench.quality`."""
+    return sum(each / tf_s[bits] for bits, each in flops.by_bits(setting).items()) / 1e12
 
 
 def name_of(dtype: torch.dtype) -> str:

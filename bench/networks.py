@@ -12,15 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from hyvideo_rt.bench import work
+from hyvideo_rt.bench.building import MakeEngines, built
 from hyvideo_rt.buckets import Bucket
-from hyvideo_rt.cli.engine_choice import load_engine, target_for
+from hyvideo_rt.cli.engine_choice import target_for
 from hyvideo_rt.cli.model_choice import embedded_tiny
 from hyvideo_rt.config import MODELS, ModelConfig
-from hyvideo_rt.engine_set import EngineSet, Target, specs_of
-from hyvideo_rt.engines.backends import Run
-from hyvideo_rt.engines.spec import EngineSpec
-from hyvideo_rt.engines.store import EngineStore
-from hyvideo_rt.export.build import Builder
+from hyvideo_rt.engine_set import specs_of
 from hyvideo_rt.kernels.ops import Ops
 from hyvideo_rt.kernels.rope import rope_table
 from hyvideo_rt.models.dit import Blocks, HunyuanVideoDiT
@@ -34,7 +31,6 @@ from hyvideo_rt.weights.loading import quantise_e4m3
 CPU = torch.device("cpu")
 PUBLISHED = "HYVideo-T/2-cfgdistill"
 TEXT_TOKENS = {"cpu": 20, "cuda": 256}
-MakeEngines = Callable[[HunyuanVideoDiT, CausalVAE], EngineSet]
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -137,21 +133,10 @@ def vae_with(networks: Networks, ops: Ops) -> CausalVAE:
     return lay_out(vae.eval())
 
 
-def built(
-    config: ModelConfig, bucket: Bucket, target: Target, device: torch.device, folder: Path
-) -> MakeEngines:
-    """Engines of a size, built in this folder and loaded from there as the runtime does."""
-    store = EngineStore(folder / "engines", folder / "key")
-    builder, loaded = Builder(config, store, device), dict[EngineSpec, Run]()
-    for spec in specs_of(config, bucket, target):
-        builder.build(spec)
-        loaded[spec] = load_engine(store, device, spec)
-    return functools.partial(EngineSet, config, target, load=loaded.__getitem__)
-
-
 def from_store(config: ModelConfig, bucket: Bucket, folder: Path) -> MakeEngines:
     """Inductor's engines of the CPU for a size: those in the folder, or new ones."""
-    return built(config, bucket, target_for("inductor", Precision.default(CPU), CPU), CPU, folder)
+    target = target_for("inductor", Precision.default(CPU), CPU)
+    return built(config, specs_of(config, bucket, target), target, CPU, folder)
 
 
 def step_inputs(networks: Networks, bucket: Bucket) -> StepInputs:

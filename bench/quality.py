@@ -1,8 +1,9 @@
 """What a lossy setting does to the embedded model's videos: `python -m hyvideo_rt.bench.quality [--out F]`.
 
-Held-out prompts, the same seeds, once in bf16 and once in every setting, on a CPU with the arithmetic of the
-GPU's: latents and pictures beside those of bf16, and the judge's verdicts on both, whose difference has an
-interval, because a sample of prompts is only a sample. fp32 is there as a yardstick: what bf16 itself costs.
+Held-out prompts, the same seeds, once in bf16 and once in every setting: latents and pictures beside those of
+bf16, and the judge's verdicts on both, whose difference has an interval, because a sample of prompts is only
+a sample. On a GPU by its own kernels; on a CPU by references of the same arithmetic. A setting that this GPU
+cannot run has its reason. fp32 is there as a yardstick: what bf16 itself costs.
 Then, on fewer prompts, one kind of layer in 8 bits at a time: which of them costs most. With --modelopt (pip
 install nvidia-modelopt) the linear layers also as that library's default for FP8 has them: one scale per
 tensor, of activations too, calibrated on whole denoising runs of training prompts.
@@ -14,7 +15,7 @@ import random
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -23,14 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyvideo_rt.bench.arithmetic import sage_attention
 from hyvideo_rt.bench.conditions import Workload, conditions
+from hyvideo_rt.bench.quality_settings import PRODUCTS, SETTINGS, Setting, in_8_bits
+from hyvideo_rt.bench.rungs import reason_of
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.model_choice import embedded_tiny
-from hyvideo_rt.export.programs import ATTENTION, LINEARS
-from hyvideo_rt.kernels.attention import joint_attention_fp8
-from hyvideo_rt.kernels.attention_backends import joint_attention_by
-from hyvideo_rt.kernels.ops import REFERENCE, Ops
+from hyvideo_rt.export.programs import ATTENTION
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.pipeline import Pipeline
 from hyvideo_rt.sampling import SamplingParams, denoise, initial_noise, make_sigmas
@@ -40,16 +39,12 @@ from tiny.latents import MAIN
 from tiny.scores import score_each
 from tiny.world import Scene, sample_scene
 
-CPU, BF16 = torch.device("cpu"), torch.bfloat16
-PRODUCTS = (*LINEARS["double_block"], *LINEARS["single_block"])
 JUDGED = ("colour", "shape", "direction", "all")
 STEPS = 20
 CALIBRATION = 16  # prompts
 RESAMPLES = 2000
 IN_BLOCKS = re.compile(r"(double|single)_blocks\.(?!.*mod)")  # of which the modulations are not
 EXACT = 1e-10  # mean square at which a PSNR ends: 100 dB
-E4M3_ATTENTION = replace(REFERENCE, joint_attention=joint_attention_fp8)
-INT8_ATTENTION = replace(REFERENCE, joint_attention=joint_attention_by(sage_attention))
 
 
 @dataclass(frozen=True)
@@ -70,36 +65,6 @@ class Points:
     high: float
 
 
-def eight_bit_products(
-    checkpoint: Checkpoint, wide: Sequence[str] = (), attention: bool = False
-) -> HunyuanVideoDiT:
-    """Both sides of the blocks' linear layers but for the wide ones; on request of attention too."""
-    ops = E4M3_ATTENTION if attention else REFERENCE
-    return checkpoint.load_dit(CPU, BF16, fp8=True, wide=wide, ops=ops, fp8_products=True)
-
-
-def eight_bit_attention(checkpoint: Checkpoint, ops: Ops = E4M3_ATTENTION) -> HunyuanVideoDiT:
-    return checkpoint.load_dit(CPU, BF16, ops=ops)
-
-
-def in_8_bits(layer: str, checkpoint: Checkpoint) -> HunyuanVideoDiT:
-    """This kind of layer alone."""
-    if layer == ATTENTION:
-        return eight_bit_attention(checkpoint)
-    return eight_bit_products(checkpoint, wide=[name for name in PRODUCTS if name != layer])
-
-
-Load = Callable[[Checkpoint], HunyuanVideoDiT]
-SETTINGS: dict[str, Load] = {
-    "fp32": lambda checkpoint: checkpoint.load_dit(CPU, torch.float32),
-    "8-bit weights": lambda checkpoint: checkpoint.load_dit(CPU, BF16, fp8=True),
-    "8-bit products": eight_bit_products,
-    "8-bit attention": eight_bit_attention,
-    "SageAttention (INT8)": partial(eight_bit_attention, ops=INT8_ATTENTION),
-    "8-bit products and attention": partial(eight_bit_products, attention=True),
-}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--prompts", type=int, default=200)
@@ -108,32 +73,65 @@ def main() -> None:
     parser.add_argument("--modelopt", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    rng, checkpoint = Random("fp8"), embedded_tiny()
-    scenes = [sample_scene(rng, "heldout") for _ in range(args.prompts)]
-    asked = [caption(scene, rng) for scene in scenes]
-    pipeline = Pipeline.load(checkpoint, CPU)
-    dense = make(pipeline, checkpoint.load_dit(CPU, BF16), asked, scenes)
+    exam = Exam.of(args.prompts, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    workload = Workload("tiny", [str(Bucket(*MAIN))], STEPS, "bf16 against each setting", ["eager"])
     result: dict[str, Any] = {
-        "conditions": conditions(
-            CPU, Workload("tiny", [str(Bucket(*MAIN))], STEPS, "bf16 against each setting", ["eager"])
-        ),
+        "conditions": conditions(exam.pipeline.device, workload),
         "prompts": args.prompts,
-        "bf16": {name: share(dense.scores, name) for name in JUDGED},
+        "bf16": {name: share(exam.dense.scores, name) for name in JUDGED},
         "settings": {},
         "prompts_each": args.each,
         "psnr_db_each": {},
     }
-    loads = {name: SETTINGS[name] for name in args.settings}
+    rows: dict[str, Callable[[], dict[str, Any]]]
+    rows = {name: partial(exam.row, SETTINGS[name]) for name in args.settings}
     if args.modelopt:
-        loads["8-bit products by nvidia-modelopt"] = partial(by_modelopt, pipeline)
-    for name, load in loads.items():
-        row = against(make(pipeline, load(checkpoint), asked, scenes), dense)
-        result["settings"][name] = row
-        report(result, args.out, f"{name}: {json.dumps(row)}")
+        rows["8-bit products by nvidia-modelopt"] = lambda: exam.against(by_modelopt(exam))
+    for name, row in rows.items():
+        result["settings"][name] = row()
+        report(result, args.out, f"{name}: {json.dumps(result['settings'][name])}")
     for layer in (ATTENTION, *PRODUCTS) if args.each else ():
-        made = make(pipeline, in_8_bits(layer, checkpoint), asked[: args.each], scenes[: args.each])
-        result["psnr_db_each"][layer] = psnr(made.videos, dense.videos[: args.each])
+        result["psnr_db_each"][layer] = exam.psnr_of(in_8_bits(layer), args.each)
         report(result, args.out, f"{layer}: {result['psnr_db_each'][layer]} dB")
+
+
+@dataclass(frozen=True)
+class Exam:
+    """The same prompts for every setting, and what bf16 makes of them."""
+
+    pipeline: Pipeline
+    checkpoint: Checkpoint
+    scenes: list[Scene]
+    asked: list[str]
+    dense: Made
+
+    @classmethod
+    def of(cls, prompts: int, device: torch.device) -> "Exam":
+        rng, checkpoint = Random("fp8"), embedded_tiny()
+        scenes = [sample_scene(rng, "heldout") for _ in range(prompts)]
+        asked = [caption(scene, rng) for scene in scenes]
+        pipeline = Pipeline.load(checkpoint, device)
+        dense = make(pipeline, Setting().load(checkpoint, device), asked, scenes)
+        return cls(pipeline, checkpoint, scenes, asked, dense)
+
+    def row(self, setting: Setting) -> dict[str, Any]:
+        """How far and how right its videos are, or the reason why there are none."""
+        device = self.pipeline.device
+        if reason := setting.reason_against(device):
+            return {"reason": reason}
+        try:
+            return self.against(setting.load(self.checkpoint, device))
+        except Exception as error:
+            return {"reason": reason_of(error)}
+
+    def against(self, dit: HunyuanVideoDiT) -> dict[str, Any]:
+        return against(make(self.pipeline, dit, self.asked, self.scenes), self.dense)
+
+    def psnr_of(self, setting: Setting, prompts: int) -> float:
+        """On the first of the prompts alone."""
+        dit = setting.load(self.checkpoint, self.pipeline.device)
+        made = make(self.pipeline, dit, self.asked[:prompts], self.scenes[:prompts])
+        return psnr(made.videos, self.dense.videos[:prompts])
 
 
 def report(result: Mapping[str, object], out: Path | None, line: str) -> None:
@@ -145,30 +143,30 @@ def report(result: Mapping[str, object], out: Path | None, line: str) -> None:
 @torch.inference_mode()
 def make(pipeline: Pipeline, dit: HunyuanVideoDiT, asked: Sequence[str], scenes: Sequence[Scene]) -> Made:
     """Videos of the prompts, of seeds 0, 1, ..., by this DiT between the pipeline's other networks."""
-    pipeline = Pipeline(dit, pipeline.vae, pipeline.text_encoder, device=CPU)
+    pipeline = Pipeline(dit, pipeline.vae, pipeline.text_encoder, device=pipeline.device)
     latents, videos = [], []
     for seed, prompt in enumerate(asked):
         params = SamplingParams(Bucket(*MAIN), seed=seed, num_inference_steps=STEPS)
         latents.append(latents_of(pipeline, prompt, params))
-        videos.append(torch.cat(list(pipeline.decode(latents[-1])), dim=2))
-    return Made(latents, videos, score_each(2 * torch.cat(videos) - 1, scenes))
+        videos.append(torch.cat(list(pipeline.decode(latents[-1])), dim=2).cpu())
+    return Made([each.cpu() for each in latents], videos, score_each(2 * torch.cat(videos) - 1, scenes))
 
 
 def latents_of(pipeline: Pipeline, prompt: str, params: SamplingParams) -> Tensor:
     sigmas = make_sigmas(params)
     text, negative = pipeline.encode(prompt, params)
     predict = pipeline.predictor(text, negative, params, sigmas)
-    return denoise(predict, initial_noise(params.bucket, params.seed), sigmas)
+    return denoise(predict, initial_noise(params.bucket, params.seed).to(pipeline.device), sigmas)
 
 
-def by_modelopt(pipeline: Pipeline, checkpoint: Checkpoint) -> HunyuanVideoDiT:
+def by_modelopt(exam: Exam) -> HunyuanVideoDiT:
     import modelopt.torch.quantization as mtq
 
     rng = Random("calibration")
     scenes = [sample_scene(rng, "train") for _ in range(CALIBRATION)]
     known = [caption(scene, rng) for scene in scenes]
-    dit = checkpoint.load_dit(CPU, BF16)
-    mtq.quantize(dit, mtq.FP8_DEFAULT_CFG, lambda dit: make(pipeline, dit, known, scenes))
+    dit = Setting().load(exam.checkpoint, exam.pipeline.device)
+    mtq.quantize(dit, mtq.FP8_DEFAULT_CFG, lambda dit: make(exam.pipeline, dit, known, scenes))
     mtq.disable_quantizer(dit, lambda name: not IN_BLOCKS.match(name))
     return dit
 

@@ -1,6 +1,6 @@
 """The tables of the server: what it adds to a video, and what it survives."""
 
-from hyvideo_rt.bench.markdown import Result, cpu_words, load, ratio_words, table, timing_words
+from hyvideo_rt.bench.markdown import Result, device_words, load, ratio_words, table, timing_words
 
 MIB = 2**20
 
@@ -27,9 +27,9 @@ def server_table() -> str:
         f"{burst['refused_p99_ms']:.0f} ms | |\n",
     ]
     notes = (
-        f"Embedded model, {cpu_words(result)}, {burst['connections']} connections, while the worker makes ",
-        "videos on the same cores; the limit is the arithmetic of one at a large product's rate. Every ",
-        f"accepted video ended once. `{result['conditions']['command']}`",
+        f"Embedded model, {device_words(result)}, {burst['connections']} connections, while the worker ",
+        "makes videos on the same cores; the limit is the arithmetic of one at a large product's rate. ",
+        f"Every accepted video ended once. `{result['conditions']['command']}`",
     )
     return table(("", "median, ratio to the pipeline alone", "of the limit"), rows, notes)
 
@@ -79,7 +79,8 @@ def stress_table() -> str:
     notes = (
         f"Embedded model, {points['conditions']['threads']} threads of {points['conditions']['cpu']}, ",
         "beside other work. A violation is a job that ends twice or not at all, a video that is not whole, ",
-        "a second one for the same key, a file of no video, a failure of the server. ",
+        "a second one for the same key, a file of no video, a failure of the server. Counts have no limit ",
+        "to be near to. ",
         f"`hyvideo-rt bench server-stress`, `{points['conditions']['command']}`; commits: {commits}.",
     )
     return table(("", "how often", "violations", "what the check has to find"), rows, notes)

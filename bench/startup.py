@@ -3,7 +3,7 @@
 Each run is a fresh process that imports, loads the embedded model, encodes a prompt, takes one step and ends
 the video; ours a second time from engines that are built before; one only imports torch. Files are in the
 page cache. Processes take turns. Memory is the process's own: at the end, and at most. diffusers compiled is
-one run, its cache empty.
+one run, its cache empty; a peer that does not run has its reason instead.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -31,6 +32,8 @@ from hyvideo_rt.sampling import SamplingParams
 
 CPU, BUCKET, STEPS = torch.device("cpu"), Bucket(64, 64, 17), 20
 FOLDER = Path(str(files("hyvideo_rt") / "tiny_model"))
+PEERS = ("diffusers", "diffusers_compiled")
+Marks = dict[str, float]  # of one process: seconds to the end of each phase, and bytes
 PHASES = ("import_s", "load_s", "first_step_s", "video_s")
 HEAD = """
 import json, time
@@ -82,10 +85,6 @@ TORCH = """
 import torch
 mark("import_s")
 """
-TORCH = """
-import torch
-mark("import_s")
-"""
 DIFFUSERS = """
 import torch
 from importlib.resources import files
@@ -110,6 +109,10 @@ pipe.vae.decoder.compile(fullgraph=True)
 """
 
 
+class ContestantFailed(Exception):
+    """How its process ended, and the last line that it said; a note has the others."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=7)
@@ -132,22 +135,15 @@ def measure(runs: int, folder: Path, *, only_eager: bool) -> dict[str, Any]:
     if not only_eager:
         build_s = build_engines(folder)
         scripts["engines"] = OURS.format(engines=FROM_STORE.format(folder=str(folder)))
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in scripts}
-    for i in range(runs + 1):  # the first only warms the page cache
-        for name, script in scripts.items():
-            found = run_script(script, folder)
-            if i:
-                rounds[name].append(found)
+    rounds, reasons = take_turns(scripts, runs, folder)
     processes: dict[str, Any] = {name: row_of(each) for name, each in rounds.items()}
     if not only_eager:
         processes["engines"]["build_s"] = round(build_s, 1)
-        processes["diffusers_compiled"] = row_of([run_script(DIFFUSERS.format(compiled=COMPILED), folder)])
-    theirs = [each["first_step_s"] for each in rounds["diffusers"]]
-    ratios = {
-        name: asdict(Ratio.of(theirs, [each["first_step_s"] for each in rounds[name]]))
-        for name in rounds
-        if name not in ("diffusers", "torch") and runs > 1
-    }
+        compiled = {"diffusers_compiled": DIFFUSERS.format(compiled=COMPILED)}
+        once, why = take_turns(compiled, 1, folder, warm_up=0)
+        processes |= {name: row_of(each) for name, each in once.items()}
+        reasons |= why
+    processes |= {name: {"reason": reason} for name, reason in reasons.items()}
     workload = Workload("tiny", [str(BUCKET)], STEPS, str(Precision.default(CPU)), ["eager", "inductor"])
     return {
         "conditions": conditions(CPU, workload),
@@ -155,11 +151,38 @@ def measure(runs: int, folder: Path, *, only_eager: bool) -> dict[str, Any]:
         "flops": embedded_flops("a red circle", SamplingParams(BUCKET, seed=0, num_inference_steps=STEPS)),
         "checkpoint_bytes": sum(path.stat().st_size for path in FOLDER.rglob("*.safetensors")),
         "processes": processes,
-        "ratios": ratios,
+        "ratios": ratios_of(rounds),
     }
 
 
-def row_of(runs: list[dict[str, float]]) -> dict[str, Any]:
+def take_turns(
+    scripts: Mapping[str, str], runs: int, folder: Path, warm_up: int = 1
+) -> tuple[dict[str, list[Marks]], dict[str, str]]:
+    """What each run found, those that only warm the page cache left out; why a peer did not run."""
+    rounds: dict[str, list[Marks]] = {name: [] for name in scripts}
+    reasons: dict[str, str] = {}
+    for turn in range(warm_up + runs):
+        for name in list(rounds):
+            try:
+                found = run_script(scripts[name], folder)
+            except ContestantFailed as error:
+                if name not in PEERS:
+                    raise
+                reasons[name] = str(error)
+                del rounds[name]
+            else:
+                rounds[name] += [found] if turn >= warm_up else []
+    return rounds, reasons
+
+
+def ratios_of(rounds: Mapping[str, list[Marks]]) -> dict[str, Any]:
+    """diffusers' time to the first step over ours."""
+    firsts = {name: [each["first_step_s"] for each in rounds[name]] for name in rounds if name != "torch"}
+    theirs = firsts.pop("diffusers", None)
+    return {name: asdict(Ratio.of(theirs, ours)) for name, ours in firsts.items() if theirs}
+
+
+def row_of(runs: list[Marks]) -> dict[str, Any]:
     """Seconds from the start of the process to the end of each phase; bytes."""
     phases = [name for name in PHASES if name in runs[0]]
     timings = {name: asdict(Timing.of([run[name] for run in runs])) for name in phases}
@@ -172,13 +195,17 @@ def build_engines(folder: Path) -> float:
     return time.perf_counter() - start
 
 
-def run_script(script: str, cache: Path) -> dict[str, float]:
+def run_script(script: str, cache: Path) -> Marks:
+    """Raises ContestantFailed."""
     whole = HEAD + script + TAIL
     environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
     done = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise RuntimeError(f"a contestant failed:\n{done.stderr}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        last = (done.stderr.strip() or "it said nothing").splitlines()[-1][:200]
+        error = ContestantFailed(f"it ended with {done.returncode}: {last}")
+        error.add_note(done.stderr)
+        raise error
+    found: Marks = json.loads(done.stdout.splitlines()[-1])
     return found
 
 

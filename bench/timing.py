@@ -5,10 +5,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import torch
 
 RESAMPLES = 2000
+LEAST_ROUNDS = 5  # for an interval
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -32,39 +35,42 @@ class Timing:
 class Ratio:
     """Of two contestants' medians, with the 95 % interval of a bootstrap over the rounds.
 
-    A win is a ratio whose interval lies above 1, a loss one below; in between nothing is known.
+    A win is a ratio whose interval lies above 1, a loss one below; in between nothing is known. Of fewer than
+    five rounds there is no interval (None) and no verdict: a bootstrap can only repeat what it was given.
     """
 
     median: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    rounds: int
 
     def __str__(self) -> str:
         """With its interval; where that includes 1, no ratio is claimed."""
+        if self.low is None or self.high is None:
+            return f"{self.median:.2f} ({self.rounds} rounds, no interval)"
         interval = f"{self.low:.2f}-{self.high:.2f}"
         return f"no difference ({interval})" if self.verdict == "tie" else f"{self.median:.2f} ({interval})"
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Literal["win", "loss", "tie", "unknown"]:
+        if self.low is None or self.high is None:
+            return "unknown"
         if self.low > 1:
             return "win"
         return "loss" if self.high < 1 else "tie"
 
     @classmethod
     def of(cls, slower: Sequence[float], faster: Sequence[float]) -> "Ratio":
-        """slower / faster, seconds of the same rounds: rounds are drawn again together, 2000 times.
-
-        Raises ValueError for a single round, of which no interval is known.
-        """
-        if len(faster) < 2:
-            raise ValueError("got one round; expected two or more, or there is no interval")
-        rng, rounds = random.Random(0), range(len(faster))
-        drawn = []
+        """slower / faster, seconds of the same rounds: rounds are drawn again together, 2000 times."""
+        count, median = len(faster), _ratio(slower, faster)
+        if count < LEAST_ROUNDS:
+            return cls(median, None, None, count)
+        rng, drawn = random.Random(0), []
         for _ in range(RESAMPLES):
-            picked = rng.choices(rounds, k=len(rounds))
+            picked = rng.choices(range(count), k=count)
             drawn.append(_ratio([slower[i] for i in picked], [faster[i] for i in picked]))
         cuts = statistics.quantiles(drawn, n=40, method="inclusive")
-        return cls(_ratio(slower, faster), cuts[0], cuts[-1])
+        return cls(median, cuts[0], cuts[-1], count)
 
 
 def _ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
@@ -109,6 +115,15 @@ def race(
         if after_round and round_ >= warm_up:
             after_round(seconds)
     return seconds
+
+
+def timed(run: Callable[[], Result], device: torch.device) -> tuple[float, Result]:
+    """Seconds of one call, and what it gave."""
+    _drain(device)
+    start = time.perf_counter()
+    result = run()
+    _drain(device)
+    return time.perf_counter() - start, result
 
 
 def _drain(device: torch.device | None) -> None:

@@ -6,6 +6,7 @@ counted by torch on networks without storage, so that it is the number of what r
 
 import functools
 from collections import Counter
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -22,6 +23,34 @@ from hyvideo_rt.sampling import SamplingParams
 from hyvideo_rt.text import TextStates
 
 META = torch.device("meta")
+IN_8_BITS: dict[
+    str | None, tuple[float, float]
+] = {  # by setting of bench.quality: of the products of linear layers, and of attention's
+    "bf16": (0.0, 0.0),
+    "8-bit weights": (0.0, 0.0),
+    "8-bit products": (1.0, 0.0),
+    "8-bit attention": (0.0, 1.0),
+    "SageAttention (INT8)": (0.0, 0.5),
+    "8-bit products and attention": (1.0, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Of the products of linear layers or convolutions, and of attention's two."""
+
+    products: int
+    attention: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.products + self.attention
+
+    def by_bits(self, setting: str | None) -> dict[int, float]:
+        """Under a setting of `bench.quality`, those in 8 bits and the others: as 16, for that and more."""
+        products, attention = IN_8_BITS.get(setting, (0.0, 0.0))
+        narrow = products * self.products + attention * self.attention
+        return {16: self.total - narrow} | ({8: narrow} if narrow else {})
 
 
 def request_flops(config: ModelConfig, text: TextStates, params: SamplingParams) -> dict[str, int]:
@@ -38,6 +67,12 @@ def step_flops(config: ModelConfig, bucket: Bucket, text_tokens: int) -> int:
     return config.dit.flops_per_step(bucket, text_tokens)
 
 
+def step_parts(config: ModelConfig, bucket: Bucket, text_tokens: int) -> Flops:
+    """`step_flops`, attention's apart."""
+    attention = config.dit.attention_flops_per_step(bucket, text_tokens)
+    return Flops(step_flops(config, bucket, text_tokens) - attention, attention)
+
+
 def decode_flops(config: ModelConfig, bucket: Bucket) -> int:
     """Of all tiles, what they share counted as often as it is computed."""
     tiles = Counter(Tiling.decode(config.vae).tile_shapes(bucket.latent_shape))
@@ -52,6 +87,7 @@ def tile_flops(config: VAEConfig, shape: tuple[int, int, int]) -> int:
     return _counted(vae, lambda: vae.decode(z))
 
 
+@functools.cache
 def encode_flops(config: ModelConfig, llm_tokens: int, skip_layers: int = 2) -> int:
     """Of both encoders for a prompt of so many tokens, its template included."""
     with META:

@@ -21,6 +21,7 @@ BENCHMARKS = {
     "limits": "what this device can do at most",
     "graphs": "eager PyTorch, ONNX Runtime and OpenVINO on one graph",
     "compare": "two results: faster, slower or the same",
+    "readme": "tables of results: of the documents here, or of any folder",
     "plots": "pictures of results",
     "gpu-suite": "all that matters on a GPU within some minutes, resumable",
 }

@@ -1,82 +1,229 @@
 """The suite keeps what it has, whatever happens to it."""
 
-import functools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import torch
 
 from hyvideo_rt.bench import gpu_suite
-from hyvideo_rt.bench.gpu_suite import PARTS, Part, run_all
-from hyvideo_rt.bench.markdown import ROOT
-from hyvideo_rt.bench.networks import Networks
-from hyvideo_rt.bench.steps import chosen, denoise_ladder
-from hyvideo_rt.buckets import Bucket
-from hyvideo_rt.config import MODELS
-from hyvideo_rt.errors import InvalidRequest
-from hyvideo_rt.models.dit import HunyuanVideoDiT
-from hyvideo_rt.models.vae import CausalVAE
+from hyvideo_rt.bench.gpu_outcomes import Outcome, said, sources
+from hyvideo_rt.bench.gpu_parts import Part
+from hyvideo_rt.bench.gpu_suite import run_all
+
+DIE = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+SLOW = """
+import json, pathlib, sys, time
+rows = pathlib.Path(sys.argv[3]).read_text()
+if rows: pathlib.Path(sys.argv[2]).write_text(json.dumps({"rows": [1] * int(rows)}))
+time.sleep(600)
+"""
 
 
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Parts are modules: `good` writes its result and counts its calls, `bad` fails, `slow` never ends."""
+    """Parts are modules: `good` writes its result and counts its calls, `slow` writes rows and never ends."""
     folder = tmp_path / "modules"
     folder.mkdir()
     (folder / "good.py").write_text(
-        "import sys; open(sys.argv[1], 'w').write('{}'); open(sys.argv[2], 'a').write('x')"
+        "import sys; open(sys.argv[2], 'w').write('{\"n\": 1}'); open(sys.argv[3], 'a').write('x')"
     )
-    (folder / "bad.py").write_text("raise SystemExit('no GPU memory')")
-    (folder / "slow.py").write_text(
-        "import sys, time; open(sys.argv[1], 'a').write('half '); time.sleep(600)"
-    )
+    (folder / "bad.py").write_text("print('rows'); raise SystemExit('no GPU memory')")
+    (folder / "dies.py").write_text(DIE)
+    (folder / "slow.py").write_text(SLOW)
     monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.setattr(gpu_suite, "LEAST_S", 0.2)
     return folder
 
 
-def part(name: str, *flags: str, limit_s: int = 60) -> Part:
-    return Part(name, limit_s, (name, "{out}", *flags), (name, "{out}", *flags))
+def part(name: str, *flags: str, expected_s: int = 0) -> Part:
+    """Its limit is half a minute and twice what is expected."""
+    command = (name, "--out", f"{name}.json", *flags)
+    return Part(name, expected_s, command, (*command, "--small"))
+
+
+def run(
+    parts: list[Part], out: Path, seconds: float = 60, attention: str = "fa3", small: bool = False
+) -> dict[str, str]:
+    """States in the order of the runs."""
+    outcomes = run_all(parts, out, seconds, attention, small=small, say=lambda line: None)
+    return {outcome.part: outcome.state for outcome in outcomes}
+
+
+def known(out: Path) -> dict[str, dict[str, object]]:
+    return {each["part"]: each for each in json.loads((out / "suite.json").read_text())["parts"]}
 
 
 def test_each_part_has_its_own_end(modules: Path, tmp_path: Path) -> None:
-    out, calls = tmp_path / "out", tmp_path / "calls"
-    parts = [part("bad"), part("slow", limit_s=2), part("good", str(calls))]
+    out, rows = tmp_path / "out", tmp_path / "rows"
+    rows.write_text("3")
     said: list[str] = []
-    outcomes = run_all(parts, out, 60, "fa3", small=False, say=said.append)
-    assert [outcome.state for outcome in outcomes] == ["failed", "cut", "passed"]
-    assert "no GPU memory" in (out / "bad.log").read_text()
-    assert (out / "slow.json").read_text() == "half "
-    assert (out / "good.json").read_text() == "{}"
-    assert len(said) == 3
-    written = json.loads((out / "suite.json").read_text())
-    assert [each["state"] for each in written["parts"]] == ["failed", "cut", "passed"]
-    assert written["conditions"]["torch"]
+    parts = [part("bad"), part("dies"), part("slow", str(rows)), part("good", str(tmp_path / "calls"))]
+    run_all(parts[:2], out, 60, "fa3", small=False, say=said.append)
+    run_all(parts[2:3], out, 4, "fa3", small=False, say=said.append)
+    run_all(parts[3:], out, 60, "fa3", small=False, say=said.append)
+    assert [line.split()[0] for line in said] == ["failed", "failed", "cut", "passed"]
+    found = known(out)
+    assert {name: each["reason"] for name, each in found.items()} == {
+        "bad": "no GPU memory",
+        "dies": "ended by SIGSEGV",
+        "slow": "after 4 s",
+        "good": "",
+    }
+    assert "rows" in (out / "bad.log").read_text()
+    assert said_rows(out) == 3
+    assert found["good"]["command"] == f"python -m good --out good.json {tmp_path / 'calls'}"
+    assert json.loads((out / "suite.json").read_text())["conditions"]["attention"] == "fa3"
 
-    again = run_all(parts, out, 60, "fa3", small=False, say=said.append)
-    assert [outcome.state for outcome in again] == ["failed", "cut", "passed"]
-    assert calls.read_text() == "x", "what had passed ran again"
-    assert (out / "slow.json").read_text() == "half half ", "what was cut did not run again"
+
+def said_rows(out: Path) -> int:
+    return len(json.loads((out / "slow.json").read_text())["rows"])
 
 
-def test_another_commit_measures_anew(modules: Path, tmp_path: Path) -> None:
+def test_what_passed_is_kept_and_what_did_not_comes_last(modules: Path, tmp_path: Path) -> None:
     out, calls = tmp_path / "out", tmp_path / "calls"
-    run_all([part("good", str(calls))], out, 60, "fa3", small=False)
-    state = json.loads((out / "suite.json").read_text())
-    state["parts"][0]["commit"] = "another"
-    (out / "suite.json").write_text(json.dumps(state))
-    run_all([part("good", str(calls))], out, 60, "fa3", small=False)
+    assert run([part("bad"), part("good", str(calls))], out) == {"bad": "failed", "good": "passed"}
+    (modules / "bad.py").write_text("")
+    more = [part("bad"), part("good", str(calls)), part("dies")]
+    again = run(more, out)
+    assert list(again.items()) == [("dies", "failed"), ("bad", "passed"), ("good", "passed")]
+    assert calls.read_text() == "x", "what had passed ran again"
+
+
+def test_parts_that_are_not_asked_for_are_remembered(modules: Path, tmp_path: Path) -> None:
+    out, calls = tmp_path / "out", tmp_path / "calls"
+    good, bad = part("good", str(calls)), part("bad")
+    run([good, bad], out)
+    run([bad], out)
+    assert list(known(out)) == ["good", "bad"]
+    run([good, bad], out)
+    assert calls.read_text() == "x"
+
+
+def test_a_suite_that_is_killed_forgets_nothing(modules: Path, tmp_path: Path) -> None:
+    """In the middle of a part that is tried again: what follows had passed, and it had more rows before."""
+    out, rows, calls = tmp_path / "out", tmp_path / "rows", tmp_path / "calls"
+    rows.write_text("5")
+    parts = [part("slow", str(rows)), part("good", str(calls))]
+    assert run(parts[:1], out, 4) == {"slow": "cut"}
+    assert run(parts[1:], out) == {"good": "passed"}
+    rows.write_text("2")
+    program = (
+        "from pathlib import Path; from hyvideo_rt.bench.gpu_suite import main, run_all;"
+        "from hyvideo_rt.bench.gpu_parts import Part;"
+        f"run_all([Part(*each) for each in {[tuple(asdict(each).values()) for each in parts]!r}],"
+        f"Path({str(out)!r}), 60, 'fa3', small=False)"
+    )
+    suite = subprocess.Popen([sys.executable, "-c", program])
+    while not (out / "slow.json.before").exists() or not said(out / "slow.json"):
+        assert suite.poll() is None
+        time.sleep(0.02)
+    suite.kill()
+    suite.wait()
+    end_of(known_process(rows))
+    assert (known(out)["slow"]["state"], known(out)["good"]["state"]) == ("cut", "passed")
+    rows.write_text("")
+    assert run(parts, out, 2) == {"slow": "cut", "good": "passed"}
+    assert said_rows(out) == 5, "the better of three tries"
+    assert calls.read_text() == "x"
+    assert not (out / "slow.json.before").exists()
+
+
+def known_process(rows: Path) -> int:
+    """Of the part that outlives its suite."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        words = (folder / "cmdline").read_bytes().split(b"\0") if folder.exists() else []
+        if b"slow" in words and str(rows).encode() in words:
+            return int(folder.name)
+    raise AssertionError("no such process")
+
+
+def end_of(process: int) -> None:
+    os.kill(process, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("other", ["small", "attention", "sources", "device"])
+def test_other_work_is_measured_anew(
+    other: str, modules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rehearsal is no measurement; neither is one of other code, another GPU or another attention."""
+    out, calls = tmp_path / "out", tmp_path / "calls"
+    chosen = part("good", str(calls), "--attention", "{attention}")
+    assert run([chosen], out, small=other == "small") == {"good": "passed"}
+    before = known(out)["good"]
+    if other == "sources":
+        monkeypatch.setattr(gpu_suite, "sources", lambda *folders: "edited")
+    if other == "device":
+        state = {"conditions": {}, "parts": [before | {"device": "NVIDIA A100"}]}
+        (out / "suite.json").write_text(json.dumps(state))
+    run([chosen], out, attention="cudnn" if other == "attention" else "fa3")
     assert calls.read_text() == "xx"
 
 
-def test_no_part_begins_after_the_end(modules: Path, tmp_path: Path) -> None:
-    parts = [part("slow", limit_s=60), part("good", str(tmp_path / "calls"))]
-    outcomes = run_all(parts, tmp_path / "out", 2, "fa3", small=False)
-    assert [outcome.state for outcome in outcomes] == ["cut", "not started"]
+def test_an_edit_that_no_commit_has_is_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyvideo_rt.bench.gpu_outcomes.ROOT", tmp_path)
+    for folder in ("kernels", "tests"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "one.py").write_text("1")
+    code, with_tests = sources("kernels"), sources("kernels", "tests")
+    (tmp_path / "tests" / "one.py").write_text("2")
+    assert sources("kernels") == code
+    assert sources("kernels", "tests") != with_tests
+    (tmp_path / "kernels" / "one.py").write_text("2")
+    assert sources("kernels") != code
+
+
+def test_a_part_begins_only_if_it_can_end(modules: Path, tmp_path: Path) -> None:
+    long, short = part("good", str(tmp_path / "calls"), expected_s=90), part("bad", expected_s=5)
+    assert run([long, short], tmp_path / "out", 60) == {"good": "not started", "bad": "failed"}
+    assert list(known(tmp_path / "out")) == ["bad"]
+
+
+TESTS = {
+    "passed": ("def test_one(): pass", "passed", ""),
+    "failed": ("def test_one(): pass\ndef test_two(): assert 0", "failed", "1 failed, 1 passed"),
+    "skipped": (
+        "import pytest\npytestmark = pytest.mark.skip\ndef test_one(): pass",
+        "failed",
+        "no test ran",
+    ),
+    "died": (f"def test_one(): pass\ndef test_two():\n    {DIE}", "failed", "ended by SIGSEGV"),
+}
+
+
+@pytest.mark.parametrize(("source", "state", "reason"), TESTS.values(), ids=TESTS.keys())
+def test_tests_that_did_not_run_have_not_passed(source: str, state: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(source)
+    command = ("pytest", "-q", "--junitxml", "it.xml", str(tmp_path / "test_it.py"))
+    (outcome,) = run_all([Part("it", 0, command, command)], tmp_path / "out", 60, "fa3", small=False)
+    assert outcome.state == state
+    assert reason in outcome.reason
+    if reason.startswith("1 failed"):
+        assert outcome.tests == {"passed": 1, "failed": 1, "skipped": 0}
+        assert "1 passed, 1 failed" in str(outcome)
+
+
+def test_a_suite_that_is_ended_ends_its_part(modules: Path, tmp_path: Path) -> None:
+    out, rows = tmp_path / "out", tmp_path / "rows"
+    rows.write_text("1")
+    program = (
+        "import sys; from hyvideo_rt.bench import gpu_suite; from hyvideo_rt.bench.gpu_parts import Part;"
+        f"gpu_suite.PARTS = (Part(*{tuple(asdict(part('slow', str(rows))).values())!r}),);"
+        f"sys.argv = ['', '--rehearse', '--out', {str(out)!r}]; gpu_suite.main()"
+    )
+    suite = subprocess.Popen([sys.executable, "-c", program])
+    while not said(out / "slow.json"):
+        assert suite.poll() is None
+        time.sleep(0.02)
+    suite.terminate()
+    assert suite.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(AssertionError, match="no such process"):
+        known_process(rows)
+    assert known(out)["slow"]["state"] == "cut"
 
 
 def test_without_a_gpu_it_says_what_to_do(tmp_path: Path) -> None:
@@ -87,37 +234,7 @@ def test_without_a_gpu_it_says_what_to_do(tmp_path: Path) -> None:
     assert "--rehearse" in done.stderr
 
 
-@functools.cache
-def help_of(module: str) -> str:
-    done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
-def test_what_a_part_calls_is_there(part: Part) -> None:
-    """A typing error would cost minutes of a borrowed GPU."""
-    for module, *words in (part.command, part.small):
-        if module == "pytest":
-            paths = [word.removeprefix("--ignore=") for word in words if "tests" in word]
-            assert paths
-            assert all((ROOT / path).exists() for path in paths)
-        else:
-            flags = [word for word in words if word.startswith("--")]
-            assert "--out" in flags
-            assert all(flag in help_of(module) for flag in flags)
-
-
-def test_the_rungs_that_are_picked_are_in_the_ladder() -> None:
-    config = MODELS["tiny"]
-    with torch.device("meta"):
-        dit, vae = HunyuanVideoDiT(config.dit), CausalVAE(config.vae)
-    networks = Networks(config, dit, vae, torch.device("cuda"))
-    rungs = denoise_ladder(networks, Bucket(64, 64, 17), "fa3", Path())
-    for part in PARTS:
-        if "--rungs" in part.command:
-            words = part.command[part.command.index("--rungs") + 1 : part.command.index("--attention")]
-            names = [word.format(attention="fa3") for word in words]
-            assert [rung.name for rung in chosen(rungs, names)] == names
-    with pytest.raises(InvalidRequest, match="expected one of diffusers"):
-        chosen(rungs, ["fa2 attention"])
+def test_an_outcome_reads_what_it_wrote() -> None:
+    outcome = Outcome("kernels", "python -m k --out k.json", "ab", "cpu", "c", "cut", 1.5, "after 2 s")
+    assert Outcome(**json.loads(json.dumps(asdict(outcome)))) == outcome
+    assert outcome.result == "k.json"

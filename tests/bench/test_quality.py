@@ -1,28 +1,17 @@
 """What is said of lossy settings."""
 
-from random import Random
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
-from hyvideo_rt.bench.quality import (
-    INT8_ATTENTION,
-    SETTINGS,
-    Made,
-    against,
-    in_8_bits,
-    make,
-    points,
-    psnr,
-    ssim,
-)
+from hyvideo_rt.bench.quality import Exam, Made, against, points, psnr, ssim
+from hyvideo_rt.bench.quality_settings import ON_CPU, SETTINGS, Setting, in_8_bits
 from hyvideo_rt.cli.model_choice import embedded_tiny
 from hyvideo_rt.export.programs import ATTENTION
 from hyvideo_rt.kernels.attention import joint_attention_fp8
 from hyvideo_rt.models.linear import Fp8Linear, ScaledFp8Linear
-from hyvideo_rt.pipeline import Pipeline
-from tiny.captions import caption
-from tiny.world import sample_scene
 
 
 def test_a_difference_has_an_interval() -> None:
@@ -59,7 +48,7 @@ def test_errors_of_latents_are_in_their_deviations() -> None:
 
 def test_settings_are_what_they_are_called() -> None:
     checkpoint = embedded_tiny()
-    loaded = {name: load(checkpoint) for name, load in SETTINGS.items()}
+    loaded = {name: each.load(checkpoint) for name, each in SETTINGS.items()}
     kinds = {name: type(dit.get_submodule("single_blocks.0.linear1")) for name, dit in loaded.items()}
     assert kinds == {
         "fp32": torch.nn.Linear,
@@ -74,20 +63,41 @@ def test_settings_are_what_they_are_called() -> None:
         "8-bit attention",
         "8-bit products and attention",
     ]
-    assert attention["SageAttention (INT8)"] is INT8_ATTENTION.joint_attention
+    assert attention["SageAttention (INT8)"] is ON_CPU["sage"].joint_attention
     assert loaded["fp32"].img_in.proj.weight.dtype == torch.float32
-    one = in_8_bits("img_mlp.fc1", checkpoint)
+    one = in_8_bits("img_mlp.fc1").load(checkpoint)
     assert isinstance(one.get_submodule("double_blocks.0.img_mlp.fc1"), ScaledFp8Linear)
     assert not isinstance(one.get_submodule("double_blocks.0.img_mlp.fc2"), Fp8Linear)
-    assert in_8_bits(ATTENTION, checkpoint).double_blocks[0].ops.joint_attention is joint_attention_fp8  # type: ignore[union-attr]
+    assert in_8_bits(ATTENTION).load(checkpoint).double_blocks[0].ops.joint_attention is joint_attention_fp8  # type: ignore[union-attr]
+
+
+def test_a_setting_whose_attention_is_missing_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    gpu = torch.device("cuda")
+    reasons = {name: setting.reason_against(gpu) for name, setting in SETTINGS.items()}
+    assert [name for name, reason in reasons.items() if reason] == [
+        "8-bit attention",
+        "SageAttention (INT8)",
+        "8-bit products and attention",
+    ]
+    assert reasons["8-bit attention"] == "it is not installed: pip install fa3-fwd"
+    assert not any(setting.reason_against(torch.device("cpu")) for setting in SETTINGS.values())
 
 
 def test_8_bits_change_a_video_and_keep_it_alike() -> None:
-    checkpoint, rng = embedded_tiny(), Random("test")
-    scenes = [sample_scene(rng, "heldout") for _ in range(1)]
-    asked = [caption(scene, rng) for scene in scenes]
-    pipeline = Pipeline.load(checkpoint, torch.device("cpu"))
-    dense = make(pipeline, checkpoint.load_dit("cpu", torch.bfloat16), asked, scenes)
-    row = against(make(pipeline, SETTINGS["8-bit products"](checkpoint), asked, scenes), dense)
+    exam = Exam.of(1, torch.device("cpu"))
+    row = exam.row(SETTINGS["8-bit products"])
     assert 20 < row["psnr_db"] < 60
     assert 0.5 < row["ssim"] < 1
+    assert exam.psnr_of(SETTINGS["8-bit products"], 1) == row["psnr_db"]
+    assert exam.row(Setting())["psnr_db"] == 100, "bf16 is itself"
+
+
+def test_a_setting_that_fails_leaves_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    exam = Exam.of(1, torch.device("cpu"))
+
+    def fails(*tensors: Tensor | None) -> Tensor:
+        raise RuntimeError("no kernel image\nis available")
+
+    monkeypatch.setitem(ON_CPU, "sage", replace(ON_CPU["sage"], joint_attention=fails))
+    assert exam.row(SETTINGS["SageAttention (INT8)"]) == {"reason": "RuntimeError: no kernel image"}

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from hyvideo_rt.bench.timing import Ratio, Timing, interleave
+from hyvideo_rt.bench.timing import LEAST_ROUNDS, Ratio, Timing, interleave
 
 
 def test_contestants_take_turns_and_warm_up_is_not_counted() -> None:
@@ -31,8 +31,19 @@ def test_a_ratio_knows_how_sure_it_is() -> None:
     assert twice.verdict == "win"
     assert Ratio.of(steady, [2 * s for s in steady]).verdict == "loss"
     unsure = Ratio.of(noisy, steady)
+    assert unsure.low is not None
+    assert unsure.high is not None
     assert unsure.low < 1 < unsure.high
     assert unsure.verdict == "tie"
+
+
+def test_few_rounds_have_no_interval_and_no_winner() -> None:
+    slow, fast = [10.0, 12.0, 11.0, 10.0, 12.0], [9.0, 10.0, 9.0, 9.5, 9.0]
+    for rounds in range(1, LEAST_ROUNDS):
+        few = Ratio.of(slow[:rounds], fast[:rounds])
+        assert (few.low, few.high, few.rounds, few.verdict) == (None, None, rounds, "unknown")
+    assert str(Ratio.of(slow[:2], fast[:2])) == "1.16 (2 rounds, no interval)"
+    assert Ratio.of(slow, fast).verdict == "win"
 
 
 def test_percentiles() -> None:

@@ -209,9 +209,10 @@ def summary(verdicts: Sequence[Verdict], expected: int) -> dict[str, Any]:
 def _conditions() -> dict[str, object]:
     import torch
 
-    from hyvideo_rt.bench.conditions import machine
+    from hyvideo_rt.bench.conditions import Workload, conditions
 
-    return machine(torch.device("cpu"))
+    stub = Workload("none", ["64x64x17"], 4, "none", ["a stub that has one film"])
+    return conditions(torch.device("cpu"), stub)
 
 
 if __name__ == "__main__":
