@@ -68,7 +68,8 @@ def main() -> None:
         for part, run in (("memory", memory_rows), ("attention", attention_rows)):
             if part in args.only:
                 for row in run(device, args.runs, functools.partial(keep, args.out, result, part)):
-                    print(json.dumps(row), lossy_words(row["quality"]), flush=True)
+                    lossy = "" if "error" in row else lossy_words(row["quality"])
+                    print(json.dumps(row), lossy, flush=True)
 
 
 def keep(out: Path | None, result: dict[str, object], part: str, rows: list[Row]) -> None:
@@ -242,9 +243,11 @@ def judged_attention(
             continue  # tokens x tokens scores of every head at once: terabytes
         row = {"size": size, "tokens": q.shape[1], "backend": name, "bits": backend.bits}
         about[name] = row | {"quality": OF_ATTENTION.get(name)}
-        try:  # in a process of its own first: a library may end the process that calls it
-            if reason := try_attention(name, Setting(q.device, q.dtype, HEAD_DIM), attention_cache()).reason:
-                raise RuntimeError(reason)
+        # In a process of its own first: a library may end the process that calls it.
+        if reason := try_attention(name, Setting(q.device, q.dtype, HEAD_DIM), attention_cache()).reason:
+            about[name]["error"] = reason
+            continue
+        try:
             attend = backend.load()
             got = attend(q, k, v).unflatten(-1, q.shape[2:])[0, picked][:, heads].double()
         except Exception as error:

@@ -106,3 +106,13 @@ def test_a_library_that_is_missing_is_said_before_anything_is_made(
     with pytest.raises(EngineError, match="needs the package tensorrt"):
         build(embedded().config, specs, CPU, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_openvino_is_imported_without_its_telemetry() -> None:
+    code = (
+        "import sys, torch; from hyvideo_rt.bench.peers import import_libraries\n"
+        "import_libraries(torch.device('cpu'))\n"
+        "print(sys.modules.get('openvino_telemetry'), 'openvino' in sys.modules, 'diffusers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "None True True"

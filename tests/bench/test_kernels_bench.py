@@ -52,7 +52,7 @@ def test_it_measures_every_operator_and_every_attention(tmp_path: Path) -> None:
         assert set(ran) == {"sdpa", "math"}
         assert all(row["relative_error"] < 1e-4 for row in ran.values())
         assert ran["math"]["ratio"]["of"] == "sdpa"
-        assert failed["fa4"] == "RuntimeError: it needs a CUDA GPU"
+        assert failed["fa4"] == "it needs a CUDA GPU"
 
 
 @torch.inference_mode()
