@@ -18,6 +18,8 @@ from hyvideo_rt.bench.memory import give_back
 from hyvideo_rt.cli.engine_choice import load_engine
 from hyvideo_rt.config import ModelConfig
 from hyvideo_rt.engine_set import EngineSet, Target
+from hyvideo_rt.engines import openvino
+from hyvideo_rt.engines.backends import TENSORRT
 from hyvideo_rt.engines.library import require
 from hyvideo_rt.engines.manifest import Manifest
 from hyvideo_rt.engines.spec import BackendName, EngineSpec
@@ -56,8 +58,8 @@ def build(
     config: ModelConfig, specs: Sequence[EngineSpec], device: torch.device, folder: Path
 ) -> list[Manifest]:
     """Those that the folder's store lacks; the manifests of all. Raises EngineError."""
-    for backend in {spec.backend for spec in specs} - {"inductor"}:
-        require(backend)  # before a process and a graph are made in vain
+    for backend in {spec.backend for spec in specs}:
+        import_library(backend)  # before a process and a graph are made in vain
     give_back(device)
     return apart(build_here, config, specs, device, folder)
 
@@ -67,6 +69,14 @@ def build_here(
 ) -> list[Manifest]:
     builder = Builder(config, store_in(folder), device)
     return [builder.build(spec)[0].manifest for spec in specs]
+
+
+def import_library(backend: BackendName) -> None:
+    """Raises EngineError where it is missing."""
+    if backend == "openvino":
+        openvino.library()
+    elif backend in TENSORRT:
+        require(backend)
 
 
 def store_in(folder: Path) -> EngineStore:

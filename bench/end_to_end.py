@@ -2,7 +2,8 @@
 
 Same folder, steps, size, tiles and noise, one process, turn by turn: ours eager and from engines, diffusers
 eager and compiled; a peer that does not run has its reason instead. Ratios are of medians, with the interval
-of a bootstrap. Memory is what a contestant added to the process: at a stage's peak, and what it keeps.
+of a bootstrap. Memory is what a contestant adds to a process that has imported all: at a stage's peak,
+and what it keeps.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from hyvideo_rt.bench import limits, work
 from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.bench.memory import Memory, Watch
 from hyvideo_rt.bench.networks import from_store
-from hyvideo_rt.bench.peers import load_peer, peer_arguments, peer_video
+from hyvideo_rt.bench.peers import import_libraries, load_peer, peer_arguments, peer_video
 from hyvideo_rt.bench.rungs import Row, reason_of
 from hyvideo_rt.bench.timing import Ratio, Timing, race
 from hyvideo_rt.buckets import Bucket
@@ -76,6 +77,7 @@ def measure(
     backends = ["eager"] if only_eager else ["eager", "inductor"]
     limit, size, steps = limits.measure(CPU), str(params.bucket), params.num_inference_steps
     workload = Workload("tiny", [size], steps, str(Precision.default(CPU)), backends)
+    import_libraries(CPU)
     entered, reasons = enter_all(contestants(params, folder, only_eager=only_eager))
     ours = {name: each.made for name, each in entered.items() if name not in PEERS}
     text = ours["hyvideo_rt"].encode(PROMPT, params)[0]

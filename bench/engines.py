@@ -25,6 +25,7 @@ from hyvideo_rt.bench.building import BACKENDS, build, store_in
 from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.bench.memory import Watch
 from hyvideo_rt.bench.networks import TEXT_TOKENS, Networks, embedded, published, step, step_inputs
+from hyvideo_rt.bench.peers import import_libraries
 from hyvideo_rt.bench.rungs import Row, reason_of
 from hyvideo_rt.bench.timing import Ratio, Timing, race, timed
 from hyvideo_rt.buckets import Bucket
@@ -51,6 +52,7 @@ def main() -> None:
     device, backends = networks.device, BACKENDS[networks.device.type]
     sizes = args.sizes or (GPU_SIZES if args.gpu else CPU_SIZES)
     workload = Workload(networks.weights, sizes, 1, str(Precision.default(device)), ["eager", *backends])
+    import_libraries(device)
     result: dict[str, Any] = {
         "conditions": conditions(device, workload),
         "limits": asdict(limits.measure(device)),

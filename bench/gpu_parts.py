@@ -143,7 +143,7 @@ PARTS = (
     ),
     Part(
         "memory",
-        120,
+        140,
         (
             *("hyvideo_rt.bench.footprint", "--sizes", SMALL, LARGE),
             *("--attention", "{attention}", "--out", "footprint.json"),

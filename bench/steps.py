@@ -36,7 +36,7 @@ from hyvideo_rt.bench.networks import (
     vae_with,
     weights_in_8_bits,
 )
-from hyvideo_rt.bench.peers import diffusers_decode, diffusers_step, xdit_step
+from hyvideo_rt.bench.peers import diffusers_decode, diffusers_step, import_libraries, xdit_step
 from hyvideo_rt.bench.quality_tables import quality_words
 from hyvideo_rt.bench.rungs import Row, Run, Rung, climb
 from hyvideo_rt.buckets import Bucket
@@ -74,6 +74,7 @@ def main() -> None:
         f"{Precision.default(device)}; each rung's products in its dtype",
         ["eager", *BACKENDS[device.type]],
     )
+    import_libraries(device)
     limit = limits.measure(device)
     result: dict[str, Any] = {
         "conditions": conditions(device, workload),

@@ -2,13 +2,17 @@
 
 import os
 import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from hyvideo_rt.bench.building import apart, build, build_here, built
+from hyvideo_rt.bench.markdown import ROOT
 from hyvideo_rt.bench.networks import embedded, step, step_inputs
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.engine_choice import target_for
@@ -33,6 +37,35 @@ def refuse() -> None:
 
 def stumble() -> None:
     raise ZeroDivisionError("division by zero")
+
+
+def wait(flag: Path) -> None:
+    flag.write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def test_nobody_builds_on_for_a_benchmark_that_was_killed(tmp_path: Path) -> None:
+    flag = tmp_path / "pid"
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from hyvideo_rt.bench.building import apart\n"
+        "from tests.bench.test_building import wait\n"
+        f"if __name__ == '__main__':\n    apart(wait, Path({str(flag)!r}))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, str(script)], env=environment) as process:
+        assert eventually(lambda: flag.exists() and bool(flag.read_text()))
+        process.kill()
+    builder = Path("/proc") / flag.read_text()
+    assert eventually(lambda: not builder.exists() or ") Z " in (builder / "stat").read_text())
+
+
+def eventually(true: Callable[[], bool], seconds: float = 120) -> bool:
+    end = time.monotonic() + seconds
+    while not (found := true()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
 
 
 def test_a_segfault_is_a_reason() -> None:
@@ -73,3 +106,13 @@ def test_a_library_that_is_missing_is_said_before_anything_is_made(
     with pytest.raises(EngineError, match="needs the package tensorrt"):
         build(embedded().config, specs, CPU, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_openvino_is_imported_without_its_telemetry() -> None:
+    code = (
+        "import sys, torch; from hyvideo_rt.bench.peers import import_libraries\n"
+        "import_libraries(torch.device('cpu'))\n"
+        "print(sys.modules.get('openvino_telemetry'), 'openvino' in sys.modules, 'diffusers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "None True True"

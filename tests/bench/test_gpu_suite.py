@@ -64,14 +64,14 @@ def test_each_part_has_its_own_end(modules: Path, tmp_path: Path) -> None:
     said: list[str] = []
     parts = [part("bad"), part("dies"), part("slow", str(rows)), part("good", str(tmp_path / "calls"))]
     run_all(parts[:2], out, 60, "fa3", small=False, say=said.append)
-    run_all(parts[2:3], out, 2, "fa3", small=False, say=said.append)
+    run_all(parts[2:3], out, 4, "fa3", small=False, say=said.append)
     run_all(parts[3:], out, 60, "fa3", small=False, say=said.append)
     assert [line.split()[0] for line in said] == ["failed", "failed", "cut", "passed"]
     found = known(out)
     assert {name: each["reason"] for name, each in found.items()} == {
         "bad": "no GPU memory",
         "dies": "ended by SIGSEGV",
-        "slow": "after 2 s",
+        "slow": "after 4 s",
         "good": "",
     }
     assert "rows" in (out / "bad.log").read_text()
@@ -109,7 +109,7 @@ def test_a_suite_that_is_killed_forgets_nothing(modules: Path, tmp_path: Path) -
     out, rows, calls = tmp_path / "out", tmp_path / "rows", tmp_path / "calls"
     rows.write_text("5")
     parts = [part("slow", str(rows)), part("good", str(calls))]
-    assert run(parts[:1], out, 2) == {"slow": "cut"}
+    assert run(parts[:1], out, 4) == {"slow": "cut"}
     assert run(parts[1:], out) == {"good": "passed"}
     rows.write_text("2")
     program = (
