@@ -153,7 +153,8 @@ def _ended(command: Sequence[str], output: int, limit_s: float) -> int | None:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(process.pid, 0)  # a signal that ends `wait` may leave its lock taken for ever
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def cpu_table(name: str = "end_to_end") -> str:
     video = result["stages"]["video"]
     memory = [memory_words(video[name]) if name in video else "" for name in CONTESTANTS]
     rows.append(f"| its memory: at most, kept | | {' | '.join(memory)} | | |\n")
-    reasons = [f"{name} did not run: {reason}. " for name, reason in result.get("reasons", {}).items()]
+    reasons = [f"{name} did not run: {reason}. " for name, reason in result["reasons"].items()]
     (size,), c, limits = result["conditions"]["sizes"], result["conditions"], result["limits"]
     off = result["max_video_difference"]
     same = "" if off is None else f"The videos differ by at most {off:.0e}. "

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,6 +225,22 @@ def test_a_suite_that_is_ended_ends_its_part(modules: Path, tmp_path: Path) -> N
     with pytest.raises(AssertionError, match="no such process"):
         known_process(rows)
     assert known(out)["slow"]["state"] == "cut"
+
+
+@pytest.mark.timeout(20)
+def test_a_signal_in_the_middle_of_waiting_still_ends_the_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the taking of subprocess's lock and the block that gives it back."""
+    waited: list[Any] = []
+
+    def wait(process: Any, timeout: float) -> int:
+        process._waitpid_lock.acquire()
+        waited.append(process)
+        raise SystemExit(143)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    with pytest.raises(SystemExit):
+        gpu_suite._ended([sys.executable, "-c", "import time; time.sleep(600)"], 2, 60)
+    assert not Path(f"/proc/{waited[0].pid}").exists()
 
 
 def test_without_a_gpu_it_says_what_to_do(tmp_path: Path) -> None:

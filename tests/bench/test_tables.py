@@ -84,6 +84,7 @@ def test_a_whole_video(put: Put) -> None:
         "flops": flops,
         "stages": stages,
         "max_video_difference": 7e-6,
+        "reasons": {"diffusers_compiled": "not here"},
     }
     put("cpu/end_to_end.json", result)
     text = tables.cpu_table()
@@ -95,6 +96,7 @@ def test_a_whole_video(put: Put) -> None:
     assert cells(text, "MP4")[1:3] == ["0.209 MB", "10.0 ms (9.0-11.0); 41.8 MB/s, 0.04 %"]
     assert cells(text, "its memory")[2:5] == ["", "", "60 MB, 5.5 MB"]
     assert "diffusers 1.2.3" in text
+    assert "diffusers_compiled did not run: not here. The videos differ by at most 7e-06." in text
 
 
 def test_a_ladder(put: Put) -> None:
