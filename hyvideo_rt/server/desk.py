@@ -54,6 +54,7 @@ class Desk:
         self.limits, self.devices, self.clock = limits, devices, clock
         self.board = Board()
         self.work = threading.Condition()
+        self._claims = threading.Lock()
         self._stops = Stops()
         self._refusals = Refusals()
         metrics.watch_queue(lambda: store.queue_load().count, lambda: store.queue_load().seconds)
@@ -113,7 +114,8 @@ class Desk:
         if job is None:
             return False
         self._refusals.freed()
-        self._stops.stop(job_id)
+        with self._claims:  # one that has claimed it can be stopped by now
+            self._stops.stop(job_id)
         self._count(job, State.CANCELLED, now)
         self.board.clear(job_id)
         return True
@@ -137,12 +139,12 @@ class Desk:
         def pick(queued: Sequence[Job]) -> Job | None:
             return schedule.choose(queued, loaded, now, self.limits.overtake_s)
 
-        job = self.store.claim(pick, now, now + self.limits.lease_s)
+        with self._claims:
+            job = self.store.claim(pick, now, now + self.limits.lease_s)
+            if job:
+                self._stops.add(job, stop)
         if job:
             self._refusals.freed()
-            self._stops.add(job, stop)
-            if self._held_s(job) < 0:  # cancelled between its claim and the line above
-                stop(job.id)
         return job
 
     def begun(self, job: Job) -> None:
@@ -167,12 +169,13 @@ class Desk:
             output = self.outputs.publish(partial, final, done.seconds)
             now = self.clock()
             if patiently(lambda: self.store.complete(job, output, now), self.limits.lease_s):
+                self.board.clear(job.id)  # first of all: somebody waits for it
                 self._observe(job, done)
                 self._count(job, State.COMPLETED, now)
             else:
                 final.unlink(missing_ok=True)
-        self.leave(job)
         self.costs.learn(job.request.params, done.seconds)
+        self.leave(job)
 
     def fail(self, job: Job, fault: Fault) -> None:
         """One attempt failed: queued once more if another may end otherwise and there is one left."""
@@ -218,16 +221,13 @@ class Desk:
                 log.warning("a file without a video", extra={"job": job_id})
                 self.outputs.delete(job_id)
 
-    def _held_s(self, job: Job) -> float:
-        """What is left of its claimer's lease, in seconds; below 0 if it has none any more."""
-        found = self.store.get(job.id)
-        if found is None or found.owner != job.owner or found.lease_until is None:
-            return -1.0
-        return found.lease_until - self.clock()
-
     def _will_hold(self, job: Job) -> bool:
         """For half a lease and more; renewed if less is left."""
-        return self._held_s(job) > self.limits.lease_s / 2 or self.renew(job)
+        found = self.store.get(job.id)
+        if found is None or found.owner != job.owner:
+            return False
+        left_s = (found.lease_until or 0.0) - self.clock()
+        return left_s > self.limits.lease_s / 2 or self.renew(job)
 
     def _left_s(self, job: Job, position: Position | None) -> float:
         stages = self.costs.stages(job.request.params)

@@ -28,7 +28,8 @@ async def follow(service: Service, job_id: str) -> AsyncIterator[str]:
             if video.status in ("completed", "failed"):
                 return
             try:
-                await asyncio.wait_for(changed.wait(), KEEPALIVE_S)
+                async with asyncio.timeout(KEEPALIVE_S):
+                    await changed.wait()
             except TimeoutError:
                 yield ": still there\n\n"
 
@@ -43,7 +44,8 @@ async def wait_for_answer(
     """
     while True:
         try:
-            await asyncio.wait_for(changed.wait(), HANG_UP_CHECK_S)
+            async with asyncio.timeout(HANG_UP_CHECK_S):
+                await changed.wait()
         except TimeoutError:
             if await request.is_disconnected():
                 return None
