@@ -18,18 +18,26 @@ class QueueFull(Exception):
     retry_after_s: int
 
 
-def admit(load: QueueLoad, estimate_s: float, limits: Limits, running_s: float, devices: int) -> None:
-    """Raises QueueFull. An empty queue takes any job: what never fits would otherwise wait forever.
+@dataclass(eq=False)
+class NoRoom(Exception):
+    """So many estimated device-seconds have to leave the queue first."""
 
-    running_s: estimated device-seconds left of the jobs that run.
-    """
+    load: QueueLoad
+    to_leave_s: float
+
+    def behind(self, running_s: float, devices: int) -> QueueFull:
+        """running_s: estimated device-seconds left of the jobs that run."""
+        return QueueFull(self.load, max(1, math.ceil((self.to_leave_s + running_s) / devices)))
+
+
+def admit(load: QueueLoad, estimate_s: float, limits: Limits) -> None:
+    """Raises NoRoom. An empty queue takes any job: what never fits would otherwise wait forever."""
     over_count = load.count + 1 - limits.queue_jobs
     over_s = load.seconds + estimate_s - limits.queue_s
     if load.count == 0 or (over_count <= 0 and over_s <= 0):
         return
     mean_s = load.seconds / load.count
-    to_leave_s = max(over_count * mean_s, over_s)
-    raise QueueFull(load, max(1, math.ceil((to_leave_s + running_s) / devices)))
+    raise NoRoom(load, max(over_count * mean_s, over_s))
 
 
 class Refusals:

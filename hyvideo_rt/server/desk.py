@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.server import schedule
-from hyvideo_rt.server.admission import QueueFull, Refusals, admit
+from hyvideo_rt.server.admission import NoRoom, QueueFull, Refusals, admit
 from hyvideo_rt.server.board import Board, Position
 from hyvideo_rt.server.costs import CostModel, remaining
 from hyvideo_rt.server.database import patiently
@@ -66,16 +66,17 @@ class Desk:
 
         Raises QueueFull or KeyReused.
         """
-        estimate_s, running_s = self.costs.total(request.params), self.running_s()
+        estimate_s = self.costs.total(request.params)
 
         def admitted(load: QueueLoad) -> None:
-            admit(load, estimate_s, self.limits, running_s, self.devices)
+            admit(load, estimate_s, self.limits)
 
         try:
             job, new = self.store.create(request, estimate_s, self.clock(), admitted, key)
-        except QueueFull as full:
+        except NoRoom as refusal:
+            full = refusal.behind(self.running_s(), self.devices)
             self._refusals.met(full, estimate_s)
-            raise
+            raise full from None
         self._refusals.accepted()
         if new:
             with self.work:

@@ -9,7 +9,7 @@ from stubs import SQUARE, WIDE, job_of, request_for
 
 from hyvideo_rt.config import MODELS
 from hyvideo_rt.server import admission
-from hyvideo_rt.server.admission import QueueFull, Refusals, admit
+from hyvideo_rt.server.admission import NoRoom, QueueFull, Refusals, admit
 from hyvideo_rt.server.costs import CostModel, remaining
 from hyvideo_rt.server.protocol import Progress
 from hyvideo_rt.server.schedule import choose
@@ -64,17 +64,19 @@ def test_what_is_left_shrinks_from_stage_to_stage() -> None:
 
 def test_the_queue_is_bounded_by_seconds_and_by_count() -> None:
     limits = Limits(queue_jobs=3, queue_s=100)
-    admit(QueueLoad(2, 90.0), 10.0, limits, running_s=0, devices=1)
-    with pytest.raises(QueueFull) as by_seconds:
-        admit(QueueLoad(2, 90.0), 40.0, limits, running_s=5, devices=1)
-    assert by_seconds.value.retry_after_s == 35, "30 s have to leave, behind 5 s that run"
-    with pytest.raises(QueueFull) as by_count:
-        admit(QueueLoad(3, 30.0), 1.0, limits, running_s=6, devices=2)
-    assert by_count.value.retry_after_s == 8, "one of 10 s has to leave, behind 6 s, on two devices"
+    admit(QueueLoad(2, 90.0), 10.0, limits)
+    with pytest.raises(NoRoom) as by_seconds:
+        admit(QueueLoad(2, 90.0), 40.0, limits)
+    full = by_seconds.value.behind(running_s=5, devices=1)
+    assert full.retry_after_s == 35, "30 s have to leave, behind 5 s that run"
+    with pytest.raises(NoRoom) as by_count:
+        admit(QueueLoad(3, 30.0), 1.0, limits)
+    full = by_count.value.behind(running_s=6, devices=2)
+    assert full.retry_after_s == 8, "one of 10 s has to leave, behind 6 s, on two devices"
 
 
 def test_an_empty_queue_takes_what_is_over_the_bound() -> None:
-    admit(QueueLoad(0, 0.0), 1e6, Limits(queue_s=100), running_s=50, devices=1)
+    admit(QueueLoad(0, 0.0), 1e6, Limits(queue_s=100))
 
 
 FULL = QueueFull(QueueLoad(3, 9.0), 5)
