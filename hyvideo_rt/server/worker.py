@@ -45,9 +45,7 @@ from hyvideo_rt.server.protocol import (
 from hyvideo_rt.video import save_mp4
 
 HEARTBEAT_S = 1.0
-PROGRESS_S = (
-    0.05  # from a report to the next of its stage: a server that computes on the same cores has to live
-)
+PROGRESS_S = 0.05  # between two reports of one stage: a server that computes on the same cores has to live
 BEHIND_SERVER = 5
 log = logging.getLogger(__name__)
 
@@ -116,7 +114,7 @@ def serve(pipeline: Pipeline, message: Generate, wire: Wire) -> Done | Failed:
         if message.id in wire.cancelled:
             raise Cancelled(message.id)
         now = time.monotonic()
-        if done == 0 or now - told >= PROGRESS_S:
+        if done in (0, total) or now - told >= PROGRESS_S:
             told = now
             wire.send(protocol.Progress(message.id, stage, done, total))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance
-from stubs import AUTH, KEY, QUICK, film, stub_settings, wait_warm
+from stubs import AUTH, KEY, QUICK, film, stub_settings, wait_for, wait_warm
 
 from hyvideo_rt.server.app import make_app
 from hyvideo_rt.server.service import Service
@@ -64,7 +64,7 @@ def test_no_chain_of_requests_breaks_the_server(schema: Any) -> None:
             operation = data.draw(st.sampled_from(chained))
             case, at = data.draw(operation.as_strategy()), data.draw(st.integers(0, CHAIN_LENGTH))
             if "video_id" in (case.path_parameters or {}):
-                ids = ids or [_created(schema)]
+                ids = ids or [_finished(schema)]
                 case.path_parameters["video_id"] = ids[at % len(ids)]
             answer = case.call(headers=AUTH)
             case.validate_response(answer, checks=CHECKS)
@@ -79,11 +79,15 @@ def test_no_chain_of_requests_breaks_the_server(schema: Any) -> None:
     )  # fewest are of the file, which needs a video that is done
 
 
-def _created(schema: Any) -> str:
-    case = schema["/v1/videos"]["POST"].Case(body={"prompt": "a cat"}, media_type="application/json")
-    answer = case.call(headers=AUTH)
-    assert answer.status_code == 200, answer.content
-    return str(json.loads(answer.content)["id"])
+def _finished(schema: Any) -> str:
+    """The id of a video whose file is there."""
+    operation = schema["/v1/videos"]["POST"]
+    created = operation.Case(body={"prompt": "a cat"}, media_type="application/json").call(headers=AUTH)
+    assert created.status_code == 200, created.content
+    video_id = str(json.loads(created.content)["id"])
+    retrieve = schema["/v1/videos/{video_id}"]["GET"].Case(path_parameters={"video_id": video_id})
+    wait_for(lambda: json.loads(retrieve.call(headers=AUTH).content)["status"] == "completed")
+    return video_id
 
 
 def _try(operation: Any, mode: GenerationMode) -> None:
