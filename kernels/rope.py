@@ -21,15 +21,26 @@ def rope_table(grid: Sequence[int], dims: Sequence[int], theta: float) -> tuple[
     Axis a owns dims[a] / 2 pairs with frequencies ``theta^(-2i / dims[a])``; positions are patch indices.
     Source: RoFormer (arXiv 2104.09864) per axis, with the axes side by side.
     """
-    angles = []
+    tables: tuple[list[Tensor], list[Tensor]] = ([], [])
     for axis, (size, dim) in enumerate(zip(grid, dims, strict=True)):
         frequencies = 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
         angle = torch.outer(torch.arange(size, dtype=torch.float32), frequencies)
         shape = [1, 1, 1, dim // 2]
         shape[axis] = size
-        angles.append(angle.view(shape).expand(*grid, dim // 2))
-    table = torch.cat(angles, dim=-1).flatten(0, 2)
-    return table.cos(), table.sin()
+        for table, values in zip(tables, cos_sin(angle), strict=True):
+            table.append(values.view(shape).expand(*grid, dim // 2))
+    cos, sin = (torch.cat(table, dim=-1).flatten(0, 2) for table in tables)
+    return cos, sin
+
+
+def cos_sin(angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Of an fp32 angle, in fp32, computed in fp64.
+
+    On a CPU the first fp32 cosine of a process may be wrong by 2e-4 in all that one thread computes, three in
+    a hundred times with eight threads (MKL 2024.2, pytorch/pytorch#188792); the first fp64 one by 1e-8.
+    """
+    wide = angle.double()
+    return wide.cos().float(), wide.sin().float()
 
 
 def rms_norm_rope_reference(

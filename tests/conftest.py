@@ -18,6 +18,7 @@ from hyvideo_rt.models.dit import sinusoid_frequencies
 DATA = Path(__file__).parent / "data"
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before a kernel is imported
+    torch.ones(1).cos(), torch.ones(1).sin()  # the oracles' would be in several threads: see `cos_sin`
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyvideo_rt.config import LlamaConfig
+from hyvideo_rt.kernels.rope import cos_sin
 from hyvideo_rt.models.embedding import Embedding
 
 Rope = tuple[Tensor, Tensor]  # cos, sin [L, hd / 2], fp32
@@ -108,7 +109,7 @@ def _rope_table(length: int, config: LlamaConfig, device: torch.device) -> Rope:
     pairs = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device)
     frequencies = 1.0 / config.rope_theta ** (pairs / config.head_dim)
     angles = torch.arange(length, dtype=torch.float32, device=device)[:, None] * frequencies
-    return angles.cos(), angles.sin()
+    return cos_sin(angles)
 
 
 def _rotate(x: Tensor, rope: Rope) -> Tensor:
