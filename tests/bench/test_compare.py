@@ -124,6 +124,7 @@ def test_the_exit_status(tmp_path: Path, now: dict[str, Any], status: int, said:
     assert (done.returncode, done.stdout) == (status, said)
 
 
+@pytest.mark.alone
 def test_this_commit_is_as_fast_as_the_baseline(tmp_path: Path) -> None:
     """Eager: the ratios of engines need minutes of compiling, and are compared by hand."""
     out = tmp_path / "end_to_end.json"

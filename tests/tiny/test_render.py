@@ -92,6 +92,7 @@ def test_a_batch_is_its_scenes(height: int, width: int, num_frames: int) -> None
             assert radius(thing, height, width) > 5
 
 
+@pytest.mark.alone
 def test_speed() -> None:
     """Training needs hundreds of thousands; 980 to 1260 a second were measured on one core."""
     rng = Random(0)
