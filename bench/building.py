@@ -3,17 +3,13 @@
 There each is loaded, run and compared as `export.build` does; here it is only loaded after that.
 """
 
-import ctypes
 import functools
-import multiprocessing
-import signal
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
+from hyvideo_rt.bench.apart import apart
 from hyvideo_rt.bench.memory import give_back
 from hyvideo_rt.cli.engine_choice import load_engine
 from hyvideo_rt.config import ModelConfig
@@ -24,18 +20,15 @@ from hyvideo_rt.engines.library import require
 from hyvideo_rt.engines.manifest import Manifest
 from hyvideo_rt.engines.spec import BackendName, EngineSpec
 from hyvideo_rt.engines.store import EngineStore
-from hyvideo_rt.errors import EngineError, HyVideoError
 from hyvideo_rt.export.build import Builder
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.models.vae import CausalVAE
 
 MakeEngines = Callable[[HunyuanVideoDiT, CausalVAE], EngineSet]
-Result = TypeVar("Result")
 BACKENDS: dict[str, tuple[BackendName, ...]] = {  # that are tried on a device
     "cpu": ("inductor", "openvino"),
     "cuda": ("inductor", "tensorrt", "tensorrt_rtx"),
 }
-PR_SET_PDEATHSIG = 1
 
 
 def built(
@@ -81,39 +74,3 @@ def import_library(backend: BackendName) -> None:
 
 def store_in(folder: Path) -> EngineStore:
     return EngineStore(folder / "engines", folder / "key")
-
-
-def apart(run: Callable[..., Result], *arguments: object) -> Result:
-    """What it returns or raises in a fresh process. Raises EngineError where that ends without a word."""
-    context = multiprocessing.get_context("spawn")
-    answer, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, run, arguments))
-    process.start()
-    sender.close()
-    try:
-        found: Result | Exception = answer.recv()
-    except EOFError:
-        process.join()
-        raise EngineError(f"the process that built them {_end(process.exitcode)}") from None
-    process.join()
-    if isinstance(found, Exception):
-        raise found
-    return found
-
-
-def _send(sender: Connection, run: Callable[..., object], arguments: tuple[object, ...]) -> None:
-    """In the new process, which ends when the old one does, however that ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    try:
-        found: object = run(*arguments)
-    except HyVideoError as error:
-        found = error
-    except Exception as error:  # of a library, whose class this process may not even have
-        found = EngineError(f"{type(error).__name__}: {error}")
-    sender.send(found)
-
-
-def _end(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"ended with status {code}"

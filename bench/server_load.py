@@ -1,8 +1,9 @@
 """The server under load, on the embedded model: `python -m hyvideo_rt.bench.server_load`.
 
 Overhead: what a client waits for one video, created and followed to its end or asked for in one request,
-against the bare pipeline in this process, turn by turn. Burst: many creates against a small queue; how many
-are accepted, how fast the rest is refused, and that every accepted one ends once.
+against the bare pipeline, turn by turn. Two processes on the same weights differ by some per cent all their
+life, so several fresh servers each race a fresh process of the pipeline. Burst: many creates against a small
+queue; how many are accepted, how fast the rest is refused, and that every accepted one ends once.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import httpx
 import torch
 
 from hyvideo_rt.bench import limits
+from hyvideo_rt.bench.apart import apart
 from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.bench.metrics_text import bound_below, total
 from hyvideo_rt.bench.networks import embedded_flops
@@ -38,11 +40,13 @@ from hyvideo_rt.video import save_mp4
 
 PROMPT, STEPS = "a red circle moves right", 20
 CPU, BUCKET = torch.device("cpu"), Bucket(64, 64, 17)
+WARM_UP = 2
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--videos", type=int, default=30, help="rounds of the overhead")
+    parser.add_argument("--pairs", type=int, default=15, help="of a server and a pipeline, one after another")
+    parser.add_argument("--videos", type=int, default=9, help="that each of a pair makes in each way")
     parser.add_argument("--burst", type=int, default=1000, help="creates at once")
     parser.add_argument("--connections", type=int, default=16, help="that ask at the same time")
     parser.add_argument("--queue", type=int, default=50, help="jobs that may wait in the burst")
@@ -54,11 +58,11 @@ def main() -> None:
         "limits": asdict(limits.measure(CPU)),
         "flops": embedded_flops(PROMPT, SamplingParams(BUCKET, seed=0, num_inference_steps=STEPS)),
     }
+    result["overhead"] = overhead(args.pairs, args.videos)
     with (
         tempfile.TemporaryDirectory() as folder,
         running_server(Path(folder) / "data", "--max-queue-jobs", str(args.queue)) as server,
     ):
-        result["overhead"] = overhead(server.url, args.videos, Path(folder))
         result["burst"] = asyncio.run(burst(server.url, args.burst, args.connections))
     text = json.dumps(result, indent=2)
     print(text)
@@ -98,37 +102,51 @@ class Visitor:
         return float(sum(video["stage_seconds"].values()))
 
 
-def overhead(url: str, rounds: int, folder: Path) -> dict[str, Any]:
-    """One video from prompt to file by the pipeline in this process, and through the server in both ways.
+def overhead(pairs: int, videos: int) -> dict[str, Any]:
+    """One video from prompt to file by the pipeline alone and through the server in both ways.
 
-    Turn by turn. added: a client's seconds over those that the worker's stages took.
+    Of each pair the medians; timings and ratios are of these. added: a client's seconds over those that the
+    worker's stages took.
     """
-    pipeline, visitor = Pipeline.load(embedded_tiny(), CPU), Visitor(url)
-    added: dict[str, list[float]] = {"followed": [], "sync": []}
-    seeds = itertools.count()
-
-    def bare() -> None:
-        params = SamplingParams(BUCKET, next(seeds), num_inference_steps=STEPS)
-        save_mp4(pipeline.generate(PROMPT, params), folder / "bare.mp4")
-
-    def through(name: str, make: Callable[[dict[str, Any]], str]) -> None:
-        start = time.perf_counter()
-        video_id = make({"prompt": PROMPT, "seed": next(seeds), "steps": STEPS})
-        seconds = time.perf_counter() - start
-        added[name].append(seconds - visitor.stages_s(video_id))
-
-    contestants = {
-        "bare": bare,
-        "followed": lambda: through("followed", visitor.follow),
-        "sync": lambda: through("sync", visitor.wait),
-    }
-    seconds = race(contestants, rounds, warm_up=2)
-    timings = {name: asdict(Timing.of(each)) for name, each in seconds.items()}
+    medians: dict[str, list[float]] = collections.defaultdict(list)
+    added: dict[str, list[float]] = collections.defaultdict(list)
+    for _ in range(pairs):
+        raced, over = apart(race_pair, videos)
+        for of, all_ in ((raced, medians), (over, added)):
+            for name, seconds in of.items():
+                all_[name].append(statistics.median(seconds))
     return {
-        **timings,
-        "ratios": {name: asdict(Ratio.of(seconds[name], seconds["bare"])) for name in added},
-        "added_ms": {name: _ms(each) for name, each in added.items()},
+        **{name: asdict(Timing.of(seconds)) for name, seconds in medians.items()},
+        "videos_of_each": videos,
+        "ratios": {name: asdict(Ratio.of(medians[name], medians["bare"])) for name in added},
+        "added_ms": {name: _ms(seconds) for name, seconds in added.items()},
     }
+
+
+def race_pair(videos: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of the pipeline in this process and of a new server, and what of these is not in its stages."""
+    seeds = itertools.count()
+    added: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as name, running_server(Path(name) / "data") as server:
+        pipeline, visitor, folder = Pipeline.load(embedded_tiny(), CPU), Visitor(server.url), Path(name)
+
+        def bare() -> None:
+            params = SamplingParams(BUCKET, next(seeds), num_inference_steps=STEPS)
+            save_mp4(pipeline.generate(PROMPT, params), folder / "bare.mp4")
+
+        def through(way: str, make: Callable[[dict[str, Any]], str]) -> None:
+            start = time.perf_counter()
+            video_id = make({"prompt": PROMPT, "seed": next(seeds), "steps": STEPS})
+            seconds = time.perf_counter() - start
+            added.setdefault(way, []).append(seconds - visitor.stages_s(video_id))
+
+        contestants = {
+            "bare": bare,
+            "followed": lambda: through("followed", visitor.follow),
+            "sync": lambda: through("sync", visitor.wait),
+        }
+        seconds = race(contestants, videos, WARM_UP)
+    return seconds, {way: each[WARM_UP:] for way, each in added.items()}
 
 
 async def burst(url: str, count: int, connections: int) -> dict[str, object]:

@@ -27,8 +27,10 @@ def server_table() -> str:
         f"{burst['refused_p99_ms']:.0f} ms | |\n",
     ]
     notes = (
-        f"Embedded model, {device_words(result)}, {burst['connections']} connections, while the worker ",
-        "makes videos on the same cores; the limit is the arithmetic of one at a large product's rate. ",
+        f"Embedded model, {device_words(result)}. {overhead['bare']['runs']} fresh servers, each beside a ",
+        f"fresh process of the pipeline, {overhead['videos_of_each']} videos of each, turn by turn: medians ",
+        "of their medians. The limit is the arithmetic of a video at a large product's rate. The burst is of ",
+        f"{burst['connections']} connections, while the worker makes videos on the same cores. ",
         f"Every accepted video ended once. `{result['conditions']['command']}`",
     )
     return table(("", "median, ratio to the pipeline alone", "of the limit"), rows, notes)

@@ -1,85 +1,21 @@
 """What a compiler does to its process, it does to another one than the benchmark's."""
 
-import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from hyvideo_rt.bench.building import apart, build, build_here, built
-from hyvideo_rt.bench.markdown import ROOT
+from hyvideo_rt.bench.building import build, build_here, built
 from hyvideo_rt.bench.networks import embedded, step, step_inputs
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.cli.engine_choice import target_for
 from hyvideo_rt.engine_set import specs_of
-from hyvideo_rt.errors import BuildFailed, EngineError
+from hyvideo_rt.errors import EngineError
 from hyvideo_rt.pipeline import Precision
 
 CPU, BUCKET = torch.device("cpu"), Bucket(64, 64, 17)
-
-
-def crash() -> None:
-    os.kill(os.getpid(), signal.SIGSEGV)
-
-
-def leave() -> None:
-    os._exit(3)
-
-
-def refuse() -> None:
-    raise BuildFailed("it differs from the module\n  report this")
-
-
-def stumble() -> None:
-    raise ZeroDivisionError("division by zero")
-
-
-def wait(flag: Path) -> None:
-    flag.write_text(str(os.getpid()))
-    time.sleep(600)
-
-
-def test_nobody_builds_on_for_a_benchmark_that_was_killed(tmp_path: Path) -> None:
-    flag = tmp_path / "pid"
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from pathlib import Path\n"
-        "from hyvideo_rt.bench.building import apart\n"
-        "from tests.bench.test_building import wait\n"
-        f"if __name__ == '__main__':\n    apart(wait, Path({str(flag)!r}))\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, str(script)], env=environment) as process:
-        assert eventually(lambda: flag.exists() and bool(flag.read_text()))
-        process.kill()
-    builder = Path("/proc") / flag.read_text()
-    assert eventually(lambda: not builder.exists() or ") Z " in (builder / "stat").read_text())
-
-
-def eventually(true: Callable[[], bool], seconds: float = 120) -> bool:
-    end = time.monotonic() + seconds
-    while not (found := true()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return found
-
-
-def test_a_segfault_is_a_reason() -> None:
-    with pytest.raises(EngineError, match="was ended by SIGSEGV"):
-        apart(crash)
-    with pytest.raises(EngineError, match="ended with status 3"):
-        apart(leave)
-
-
-def test_errors_come_back_as_they_were() -> None:
-    with pytest.raises(BuildFailed, match="differs from the module"):
-        apart(refuse)
-    with pytest.raises(EngineError, match="ZeroDivisionError: division by zero"):
-        apart(stumble)
 
 
 def test_engines_that_were_built_apart_compute_what_the_network_does(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_a_size_that_cannot_be_built_costs_no_other(tmp_path: Path, monkeypatch:
     def fails_once(*arguments: Any) -> Any:
         calls.append(arguments)
         if len(calls) == 1:
-            raise EngineError("the process that built them was ended by SIGSEGV")
+            raise EngineError("the process of build_here was ended by SIGSEGV")
         return build(*arguments)
 
     monkeypatch.setattr(engines, "build", fails_once)
@@ -31,7 +31,7 @@ def test_a_size_that_cannot_be_built_costs_no_other(tmp_path: Path, monkeypatch:
     failed, row = found["rows"]
     assert failed == {
         "size": "64x64x17",
-        "reason": "EngineError: the process that built them was ended by SIGSEGV",
+        "reason": "EngineError: the process of build_here was ended by SIGSEGV",
     }
     assert kept == [{"backend": "openvino"} | each for each in found["rows"]]
     files = sum(path.stat().st_size for path in (tmp_path / "engines").rglob("engine.*"))
