@@ -4,9 +4,10 @@ Held-out prompts, the same seeds, once in bf16 and once in every setting: latent
 bf16, and the judge's verdicts on both, whose difference has an interval, because a sample of prompts is only
 a sample. On a GPU by its own kernels; on a CPU by references of the same arithmetic. A setting that this GPU
 cannot run has its reason. fp32 is there as a yardstick: what bf16 itself costs.
-Then, on fewer prompts, one kind of layer in 8 bits at a time: which of them costs most. With --modelopt (pip
+Then, on fewer prompts, one kind of layer in 8 bits at a time: which of them costs most. With --calibrated
+those with 8-bit weights also as `hyvideo-rt quantise` rounds them, for training prompts. With --modelopt (pip
 install nvidia-modelopt) the linear layers also as that library's default for FP8 has them: one scale per
-tensor, of activations too, calibrated on whole denoising runs of training prompts.
+tensor, of activations too, calibrated on the same.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import random
 import re
 import statistics
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,9 +27,10 @@ import torch
 from torch import Tensor
 
 from hyvideo_rt.bench.conditions import Workload, conditions
-from hyvideo_rt.bench.quality_settings import PRODUCTS, SETTINGS, Setting, in_8_bits
+from hyvideo_rt.bench.quality_settings import CALIBRATED, PRODUCTS, SETTINGS, Setting, in_8_bits
 from hyvideo_rt.bench.rungs import reason_of
 from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.calibration import quantise
 from hyvideo_rt.cli.model_choice import embedded_tiny
 from hyvideo_rt.export.programs import ATTENTION
 from hyvideo_rt.models.dit import HunyuanVideoDiT
@@ -41,7 +44,8 @@ from tiny.world import Scene, sample_scene
 
 JUDGED = ("colour", "shape", "direction", "all")
 STEPS = 20
-CALIBRATION = 16  # prompts
+CALIBRATION, UNUSED_SEED = 16, 1_000_000  # prompts, and the first's seed, which no held-out one has
+NARROW = ("8-bit products", "8-bit products and attention", "8-bit weights")
 RESAMPLES = 2000
 IN_BLOCKS = re.compile(r"(double|single)_blocks\.(?!.*mod)")  # of which the modulations are not
 EXACT = 1e-10  # mean square at which a PSNR ends: 100 dB
@@ -69,7 +73,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--each", type=int, default=50, help="prompts for one kind of layer at a time")
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--settings", nargs="*", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--calibrated", action="store_true")
     parser.add_argument("--modelopt", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -85,6 +90,8 @@ def main() -> None:
     }
     rows: dict[str, Callable[[], dict[str, Any]]]
     rows = {name: partial(exam.row, SETTINGS[name]) for name in args.settings}
+    if args.calibrated:
+        rows |= {name + CALIBRATED: partial(exam.row, SETTINGS[name], calibrated=True) for name in NARROW}
     if args.modelopt:
         rows["8-bit products by nvidia-modelopt"] = lambda: exam.against(by_modelopt(exam))
     for name, row in rows.items():
@@ -114,15 +121,24 @@ class Exam:
         dense = make(pipeline, Setting().load(checkpoint, device), asked, scenes)
         return cls(pipeline, checkpoint, scenes, asked, dense)
 
-    def row(self, setting: Setting) -> dict[str, Any]:
+    def row(self, setting: Setting, *, calibrated: bool = False) -> dict[str, Any]:
         """How far and how right its videos are, or the reason why there are none."""
         device = self.pipeline.device
         if reason := setting.reason_against(device):
             return {"reason": reason}
         try:
-            return self.against(setting.load(self.checkpoint, device))
+            dit = self.calibrated(setting) if calibrated else setting.load(self.checkpoint, device)
+            return self.against(dit)
         except Exception as error:
             return {"reason": reason_of(error)}
+
+    def calibrated(self, setting: Setting) -> HunyuanVideoDiT:
+        """Its weights rounded for training prompts."""
+        known, _ = training_prompts()
+        params = SamplingParams(Bucket(*MAIN), seed=UNUSED_SEED, num_inference_steps=STEPS)
+        with tempfile.TemporaryDirectory() as folder:
+            quantise(self.pipeline, known, params, Path(folder))
+            return setting.load(embedded_tiny(Path(folder)), self.pipeline.device)
 
     def against(self, dit: HunyuanVideoDiT) -> dict[str, Any]:
         return against(make(self.pipeline, dit, self.asked, self.scenes), self.dense)
@@ -159,12 +175,16 @@ def latents_of(pipeline: Pipeline, prompt: str, params: SamplingParams) -> Tenso
     return denoise(predict, initial_noise(params.bucket, params.seed).to(pipeline.device), sigmas)
 
 
+def training_prompts() -> tuple[list[str], list[Scene]]:
+    rng = Random("calibration")
+    scenes = [sample_scene(rng, "train") for _ in range(CALIBRATION)]
+    return [caption(scene, rng) for scene in scenes], scenes
+
+
 def by_modelopt(exam: Exam) -> HunyuanVideoDiT:
     import modelopt.torch.quantization as mtq
 
-    rng = Random("calibration")
-    scenes = [sample_scene(rng, "train") for _ in range(CALIBRATION)]
-    known = [caption(scene, rng) for scene in scenes]
+    known, scenes = training_prompts()
     dit = Setting().load(exam.checkpoint, exam.pipeline.device)
     mtq.quantize(dit, mtq.FP8_DEFAULT_CFG, lambda dit: make(exam.pipeline, dit, known, scenes))
     mtq.disable_quantizer(dit, lambda name: not IN_BLOCKS.match(name))

@@ -19,6 +19,7 @@ from hyvideo_rt.weights.checkpoint import Checkpoint
 CPU, BF16 = torch.device("cpu"), torch.bfloat16
 PRODUCTS = (*LINEARS["double_block"], *LINEARS["single_block"])
 DENSE = "dense"
+CALIBRATED = ", calibrated"  # behind the name of a setting
 ON_CPU = {
     DENSE: REFERENCE,
     "fa3-fp8": replace(REFERENCE, joint_attention=joint_attention_fp8),

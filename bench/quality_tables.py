@@ -5,6 +5,7 @@ from typing import Any
 from hyvideo_rt.bench import limits, work
 from hyvideo_rt.bench.markdown import RESULTS, Result, device_words, load, table
 from hyvideo_rt.bench.networks import PUBLISHED, TEXT_TOKENS
+from hyvideo_rt.bench.quality_settings import CALIBRATED
 from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.config import MODELS
 
@@ -18,8 +19,9 @@ def quality_table(folder: str = "cpu") -> str:
     c = result["conditions"]
     dense = " | ".join(f"{100 * result['bf16'][name]:.1f} %" for name in JUDGED)
     rows = [f"| bf16 | | | | {dense} | {least_step_s('bf16'):.1f} s |\n"]
-    for name, row in result["settings"].items():
-        least = f"{least_step_s(name):.1f} s" if name in work.IN_8_BITS else ""
+    for name, row in (result["settings"] | _calibrated(folder).get("settings", {})).items():
+        rounds = name.removesuffix(CALIBRATED)
+        least = f"{least_step_s(rounds):.1f} s" if rounds in work.IN_8_BITS else ""
         rows.append(f"| {name} | {_quality_cells(row)} | {least} |\n")
     notes = (
         f"Embedded model, {result['prompts']} held-out prompts, each with its own seed, beside the same ",
@@ -28,7 +30,8 @@ def quality_table(folder: str = "cpu") -> str:
         "bootstrap over prompts. ",
         "By the GPU's own kernels" if "gpu" in c else "On a CPU with the arithmetic of a GPU",
         f". {device_words(result)}: `{c['command']}`. The least a step at {LARGEST} can ",
-        f"take is on an H100, at the rates of its data sheet.{_layers_words(folder)}",
+        f"take is on an H100, at the rates of its data sheet.{_calibrated_words(folder)}",
+        _layers_words(folder),
     )
     head = ("", "PSNR", "SSIM", "latents", *JUDGED, f"a step at {LARGEST}, at least")
     return table(head, rows, notes)
@@ -40,6 +43,22 @@ def _quality_cells(row: Result) -> str:
     points = " | ".join(_points(row["points"][each]) for each in JUDGED)
     latents = f"{row['latent_error_mean']:.3f}, {row['latent_error_max']:.1f}"
     return f"{row['psnr_db']:.1f} dB | {row['ssim']:.3f} | {latents} | {points}"
+
+
+def _calibrated(folder: str) -> Result:
+    """A run of its own, on the same prompts."""
+    name = f"{folder}/quality_calibrated.json"
+    return load(name) if (RESULTS / name).exists() else {}
+
+
+def _calibrated_words(folder: str) -> str:
+    if not (found := _calibrated(folder)):
+        return ""
+    c = found["conditions"]
+    return (
+        f" Calibrated: weights rounded by `hyvideo-rt quantise`, {found['prompts']} prompts (commit "
+        f"{c['commit']}, `{c['command']}`)."
+    )
 
 
 def _layers_words(folder: str) -> str:

@@ -29,7 +29,7 @@ def server_table() -> str:
     notes = (
         f"Embedded model, {device_words(result)}. {overhead['bare']['runs']} fresh servers, each beside a ",
         f"fresh process of the pipeline, {overhead['videos_of_each']} videos of each, turn by turn: medians ",
-        "of their medians. The limit is the arithmetic of a video at a large product's rate. The burst is of ",
+        "of their medians. The limit is the arithmetic of a video at a large product's rate. The burst has ",
         f"{burst['connections']} connections, while the worker makes videos on the same cores. ",
         f"Every accepted video ended once. `{result['conditions']['command']}`",
     )

@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
         "presets": _presets,
         "plan": _plan,
         "convert": _convert,
+        "quantise": _quantise,
         "build": _build,
         "engines": _engines,
         "bench": bench,
@@ -151,6 +152,12 @@ def _convert(args: argparse.Namespace) -> int:
         convert(source, Path(args.target), args.layout, progress=progress)
     print(args.target)
     return 0
+
+
+def _quantise(args: argparse.Namespace) -> int:
+    from hyvideo_rt.cli.quantise import quantise_weights
+
+    return quantise_weights(args)
 
 
 def _build(args: argparse.Namespace) -> int:

@@ -63,6 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_presets(commands.add_parser("presets", help="the sizes, with tokens, FLOPs and memory"))
     _add_plan(commands.add_parser("plan", help="whether a video fits, before anything is loaded"))
     _add_convert(commands.add_parser("convert", help="write weights in the diffusers or the original layout"))
+    _add_quantise(
+        commands.add_parser("quantise", help="round the DiT's weights to 8 bits for its own videos")
+    )
     _add_build(commands.add_parser("build", help="compile the engines of a size for this machine"))
     _add_engines(commands.add_parser("engines", help="what is built: list, verify, prune, inspect"))
     _add_bench(commands.add_parser("bench", help="measure: latency, its parts, memory, quality"))
@@ -138,6 +141,26 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", metavar="HASH", help="the hub id's commit, 40 hex digits")
     parser.add_argument("--dit-weight", metavar="FILE", help="the DiT's weights, if elsewhere")
     parser.add_argument("--load-key", choices=("module", "ema"), default="module", help="entry of a .pt file")
+
+
+def _add_quantise(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Denoises the prompts with the full weights and rounds each layer of the blocks for what it is given "
+        "there, which errs less than rounding each weight to its nearest. The result is used with "
+        "`--use-fp8 --dit-weight TARGET`."
+    )
+    parser.add_argument("target", help="the folder to make")
+    parser.add_argument(
+        "--prompts-file", metavar="FILE", required=True, help="such as users write, one per line; - is stdin"
+    )
+    parser.add_argument("--preset", metavar="NAME", help="the size that is denoised (the model's own)")
+    parser.add_argument("--infer-steps", type=int, metavar="N", help="denoising steps (50; tiny model 20)")
+    add_attention(parser)
+    add_model(parser)
+    parser.set_defaults(
+        **{"prompt": None, "backend": "eager", "kernels": "auto", "fp8_products": False, "engine_dir": None},
+        **{"text_len": 256, "hidden_state_skip_layer": 2, "apply_final_norm": False},
+    )
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:

@@ -22,14 +22,15 @@ def choose_checkpoint(args: argparse.Namespace) -> "Checkpoint":
     """The weights that were named; `./ckpts` if it is there; else the embedded tiny model, and says so."""
     from hyvideo_rt.weights.checkpoint import Checkpoint
 
+    dit_weight = Path(args.dit_weight) if args.dit_weight else None
     if args.model == "tiny":
-        return embedded_tiny()
+        return embedded_tiny(dit_weight)
     if uses_tiny(args):
         print("no weights in ./ckpts: using the embedded tiny model", file=sys.stderr)
         return embedded_tiny()
     checkpoint = Checkpoint.open(
         args.model_base,
-        dit_weight=Path(args.dit_weight) if args.dit_weight else None,
+        dit_weight=dit_weight,
         load_key=args.load_key,
         revision=args.revision,
     )
@@ -47,10 +48,11 @@ def uses_tiny(args: argparse.Namespace) -> bool:
     return args.model == "tiny" or (nothing_named and args.model is None and not Path("ckpts").exists())
 
 
-def embedded_tiny() -> "Checkpoint":
+def embedded_tiny(dit_weight: Path | None = None) -> "Checkpoint":
+    """With another DiT of the same shape, if one is named."""
     from hyvideo_rt.weights.checkpoint import Checkpoint
 
-    return Checkpoint.open(Path(str(files("hyvideo_rt") / "tiny_model")))
+    return Checkpoint.open(Path(str(files("hyvideo_rt") / "tiny_model")), dit_weight=dit_weight)
 
 
 def warm_sizes(asked: str | None, config: ModelConfig) -> tuple[Bucket, ...]:

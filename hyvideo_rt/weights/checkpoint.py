@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hyvideo_rt.config import DiTConfig, ModelConfig
+from hyvideo_rt.kernels.fp8 import E4M3
 from hyvideo_rt.kernels.ops import REFERENCE, Ops, in_8_bits
 from hyvideo_rt.models.clip import ClipTextEncoder
 from hyvideo_rt.models.dit import HunyuanVideoDiT, block_weights
@@ -88,6 +89,11 @@ class Checkpoint:
     def component_bytes(self) -> dict[str, int]:
         """Bytes of all stored tensors of dit, vae, llm and clip, those that are never loaded included."""
         return {component: source.nbytes for component, source in self.files.sources.items()}
+
+    @property
+    def in_8_bits(self) -> bool:
+        """The DiT, or a part of it, is stored so."""
+        return any(spec.dtype == E4M3 for spec in self.files.sources["dit"].specs.values())
 
     @cached_property
     def fingerprint(self) -> str:

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from hyvideo_rt.errors import OutputError, WeightsError
-from hyvideo_rt.kernels.fp8 import E4M3
 from hyvideo_rt.weights.checkpoint import Checkpoint
 from hyvideo_rt.weights.checkpoint_files import ORIGINAL_DIT, ORIGINAL_VAE
 from hyvideo_rt.weights.layouts import KeyMap, Layout, Piece, diffusers_from_original, same_names
@@ -99,7 +98,7 @@ def convert(
 
 
 def _plan(source: Checkpoint, layout: Layout) -> list[_Job]:
-    if any(spec.dtype == E4M3 for spec in source.files.sources["dit"].specs.values()):
+    if source.in_8_bits:
         raise WeightsError(
             f"{source.files.sources['dit'].label}: got 8-bit weights, expected the full ones to convert\n"
             f"  they are rounded: convert the bf16 checkpoint, and load its result with fp8"

@@ -102,7 +102,7 @@ def read_pieces(source: TensorSource, pieces: Sequence[Piece], out: Tensor) -> N
         if _is_fp8(source, piece) and out.dtype != E4M3:
             stored = torch.empty(part.shape, dtype=E4M3, device=out.device)
             source.read_rows(piece.name, piece.start, stop, stored)
-            part.copy_(dequantise_e4m3(stored, _stored_scale(source, piece, out.device), out.dtype))
+            part.copy_(dequantise_e4m3(stored, _stored_scale(source, piece, stop, out.device), out.dtype))
         else:
             source.read_rows(piece.name, piece.start, stop, part)
 
@@ -136,7 +136,7 @@ def _expected_shapes(
             rows = tensor.shape[0] if piece.rows is None else piece.rows
             expected[piece.name] = (rows, *tensor.shape[1:])
             if _is_fp8(source, piece):
-                expected[_scale_name(piece.name)] = (1,)
+                expected[_scale_name(piece.name)] = (rows,) if _has_scales(source, piece) else (1,)
     return expected
 
 
@@ -152,7 +152,7 @@ def _read_fp8(
     if stored_fp8 and len(pieces) == 1:
         weight = torch.empty(shape, dtype=E4M3, device=device)
         read_pieces(source, pieces, weight)
-        return weight, _stored_scale(source, first, device).repeat(shape[0])
+        return weight, _stored_scale(source, first, shape[0], device)
     wide_dtype = torch.bfloat16 if stored_fp8 else source.specs[first.name].dtype
     wide = workspace[: shape.numel() * wide_dtype.itemsize].view(wide_dtype).view(shape)
     read_pieces(source, pieces, wide)
@@ -162,10 +162,22 @@ def _read_fp8(
     return weight, scale
 
 
-def _stored_scale(source: TensorSource, piece: Piece, device: torch.device | str) -> Tensor:
+def _stored_scale(source: TensorSource, piece: Piece, stop: int, device: torch.device | str) -> Tensor:
+    """Of each row up to `stop`: its own, or the one that all have in the original's checkpoint."""
+    name, rows = _scale_name(piece.name), stop - piece.start
+    if _has_scales(source, piece):
+        scale = torch.empty(rows, dtype=torch.float32, device=device)
+        source.read_rows(name, piece.start, stop, scale)
+        return scale
     scale = torch.empty(1, dtype=torch.float32, device=device)
-    source.read_rows(_scale_name(piece.name), 0, 1, scale)
-    return scale
+    source.read_rows(name, 0, 1, scale)
+    return scale.repeat(rows)
+
+
+def _has_scales(source: TensorSource, piece: Piece) -> bool:
+    """One per row of its tensor, as `calibration` writes them."""
+    spec = source.specs.get(_scale_name(piece.name))
+    return spec is not None and spec.shape == source.specs[piece.name].shape[:1]
 
 
 def _is_fp8(source: TensorSource, piece: Piece) -> bool:

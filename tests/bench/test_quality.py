@@ -93,6 +93,13 @@ def test_8_bits_change_a_video_and_keep_it_alike() -> None:
     assert exam.row(Setting())["psnr_db"] == 100, "bf16 is itself"
 
 
+def test_calibrated_weights_are_nearer() -> None:
+    """Than the nearest, at the same prompt."""
+    exam = Exam.of(1, torch.device("cpu"))
+    nearest, calibrated = (exam.row(SETTINGS["8-bit products"], calibrated=each) for each in (False, True))
+    assert calibrated["psnr_db"] > nearest["psnr_db"] + 1
+
+
 def test_a_setting_that_fails_leaves_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     exam = Exam.of(1, torch.device("cpu"))
 

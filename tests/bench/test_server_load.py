@@ -8,7 +8,7 @@ from pathlib import Path
 
 def test_overhead_and_burst(tmp_path: Path) -> None:
     out = tmp_path / "server_load.json"
-    words = "--pairs 2 --videos 1 --burst 20 --connections 4 --queue 3".split()
+    words = ["--pairs", "2", "--videos", "1", "--burst", "20", "--connections", "4", "--queue", "3"]
     command = [sys.executable, "-m", "hyvideo_rt.bench.server_load", *words, "--out", str(out)]
     subprocess.run(command, check=True, capture_output=True)
     result = json.loads(out.read_text())
