@@ -90,7 +90,7 @@ def _pixel_centres(length: int, like: Tensor) -> Tensor:
 
 
 def _circle(x: Tensor, y: Tensor) -> Tensor:
-    return torch.sqrt(x * x + y * y) - 1
+    return torch.hypot(x, y) - 1
 
 
 def _square(x: Tensor, y: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -17,10 +17,21 @@ class Position:
 
 
 @dataclass(frozen=True)
+class News:
+    """changed: any job's state may have. anything: that, or the position of the listener's own job has.
+
+    The listener clears them. News do not queue up.
+    """
+
+    changed: asyncio.Event
+    anything: asyncio.Event
+
+
+@dataclass(frozen=True)
 class _Listener:
     job_id: str | None
     loop: asyncio.AbstractEventLoop
-    changed: asyncio.Event
+    news: News
 
 
 class Board:
@@ -34,7 +45,9 @@ class Board:
     def move(self, job_id: str, position: Position) -> None:
         with self._lock:
             self._positions[job_id] = position
-        self._notify(lambda listener: listener.job_id == job_id)
+            concerned = [listener for listener in self._listeners if listener.job_id == job_id]
+        for listener in concerned:
+            _set(listener.loop, listener.news.anything)
 
     def position(self, job_id: str) -> Position | None:
         with self._lock:
@@ -48,26 +61,25 @@ class Board:
 
     def wake(self) -> None:
         """Every listener looks again."""
-        self._notify(lambda _: True)
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            _set(listener.loop, listener.news.changed, listener.news.anything)
 
     @contextlib.contextmanager
-    def listening(self, job_id: str | None = None) -> Iterator[asyncio.Event]:
-        """Set when any job's state may have changed, and when the position of this one has.
-
-        The listener clears it. News do not queue up.
-        """
-        listener = _Listener(job_id, asyncio.get_running_loop(), asyncio.Event())
+    def listening(self, job_id: str | None = None) -> Iterator[News]:
+        """Of all states, and of where this job is."""
+        listener = _Listener(job_id, asyncio.get_running_loop(), News(asyncio.Event(), asyncio.Event()))
         with self._lock:
             self._listeners.add(listener)
         try:
-            yield listener.changed
+            yield listener.news
         finally:
             with self._lock:
                 self._listeners.discard(listener)
 
-    def _notify(self, concerns: Callable[[_Listener], bool]) -> None:
-        with self._lock:
-            concerned = [listener for listener in self._listeners if concerns(listener)]
-        for listener in concerned:
-            with contextlib.suppress(RuntimeError):  # its loop has ended
-                listener.loop.call_soon_threadsafe(listener.changed.set)
+
+def _set(loop: asyncio.AbstractEventLoop, *events: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # it has ended
+        for event in events:
+            loop.call_soon_threadsafe(event.set)

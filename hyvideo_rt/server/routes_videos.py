@@ -58,13 +58,15 @@ def video_routes(service: Service) -> APIRouter:
     @router.post("/sync", openapi_extra=BODY, response_class=Response)
     async def create_and_wait(request: Request, idempotency_key: Key = None) -> Response:
         """The MP4 itself, when it is finished. Whoever hangs up before has cancelled it."""
-        with desk.board.listening() as changed:
+        with desk.board.listening() as news:
             job, new = await submit(request, idempotency_key)
             if not new:
-                changed.set()  # it may have ended before
+                news.changed.set()  # it may have ended before
             try:
                 async with asyncio.timeout(settings.limits.sync_s):
-                    answer = await wait_for_answer(request, service, changed, lambda: finished(request, job))
+                    answer = await wait_for_answer(
+                        request, service, news.changed, lambda: finished(request, job)
+                    )
             except TimeoutError:
                 raise ApiError(
                     504, f"{job.id} is not finished yet; ask for it at /v1/videos", "timeout"

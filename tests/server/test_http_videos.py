@@ -11,6 +11,7 @@ from http_client import Client, assert_error, client, create, events_of, finishe
 from stubs import wait_for
 
 from hyvideo_rt.server import routes_videos
+from hyvideo_rt.server.events import MOVES_S
 
 
 def test_cancel_keeps_the_record_and_ends_polling(client: Client) -> None:
@@ -30,7 +31,7 @@ def test_a_failure_says_why(client: Client) -> None:
 
 def test_events_tell_the_queue_each_step_and_the_end(client: Client) -> None:
     first = create(client, prompt="steps 20 0.02")
-    second = create(client, prompt="steps 20 0.02")
+    second = create(client, prompt="steps 20 0.12")  # slower than events come
     seen = events_of(client.get(f"/v1/videos/{second['id']}/events").text)
     assert [seen[0]["status"], seen[-1]["status"]] == ["queued", "completed"]
     steps = [event["stage"]["done"] for event in seen if event["stage"]]
@@ -39,6 +40,16 @@ def test_events_tell_the_queue_each_step_and_the_end(client: Client) -> None:
     left = [event["seconds_left"] for event in seen if event["stage"]]
     assert left == sorted(left, reverse=True)
     assert client.get(f"/v1/videos/{first['id']}").json()["status"] == "completed"
+
+
+def test_progress_comes_ten_times_a_second_at_most(client: Client) -> None:
+    """A step takes a hundredth of one."""
+    video, start = create(client, prompt="steps 100 0.01"), time.monotonic()
+    seen = events_of(client.get(f"/v1/videos/{video['id']}/events").text)
+    took_s = time.monotonic() - start
+    moves = [event for event in seen if event["stage"]]
+    assert 2 <= len(moves) <= took_s / MOVES_S + 3
+    assert seen[-1]["status"] == "completed"
 
 
 def test_sync_waits_for_the_file(client: Client) -> None:
