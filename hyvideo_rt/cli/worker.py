@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 
 
 def main() -> int:
@@ -28,8 +29,10 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    status = main()
+    status = 1
+    try:
+        status = main()
+    except Exception:
+        traceback.print_exc()
     sys.stderr.flush()
-    os._exit(
-        status
-    )  # at once: a thread still waits for the server's next line, which an orderly exit trips on
+    os._exit(status)  # at once: a thread waits for the server's next line, and an orderly exit trips on it

@@ -292,8 +292,19 @@ def group_lives(group: int) -> bool:
     return True
 
 
+def test_a_worker_that_fails_unforeseen_ends_in_order() -> None:
+    """Not by a signal, which would look like a crash of a library."""
+    command = [sys.executable, "-m", "hyvideo_rt.cli.worker", "{}"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as worker:
+        assert worker.stderr
+        assert worker.wait(60) == 1
+        assert b"AttributeError" in worker.stderr.read()
+
+
 def test_a_worker_that_cannot_load_says_why_and_leaves() -> None:
-    flags = {"model": "tiny", "device": "tpu", "warm": None}
+    flags = {"model": "tiny", "dit_weight": None, "device": "tpu", "warm": None}
     command = [sys.executable, "-m", "hyvideo_rt.cli.worker", json.dumps(flags)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
