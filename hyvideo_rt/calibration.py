@@ -7,8 +7,6 @@ per output channel: `--dit-weight FOLDER --use-fp8` loads it.
 
 import contextlib
 import json
-import secrets
-import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hyvideo_rt.errors import InvalidRequest, OutputError
+from hyvideo_rt.errors import InvalidRequest
 from hyvideo_rt.models.dit import HunyuanVideoDiT
 from hyvideo_rt.models.linear import Fp8Linear, linear_names
 from hyvideo_rt.pipeline import Pipeline
 from hyvideo_rt.sampling import SamplingParams, denoise, initial_noise, make_sigmas
 from hyvideo_rt.weights.checkpoint_files import ORIGINAL_DIT
+from hyvideo_rt.weights.convert import new_folder
 from hyvideo_rt.weights.model_configs import dit_json
 from hyvideo_rt.weights.rounding import round_for_inputs
 from hyvideo_rt.weights.safetensors_files import write_safetensors
@@ -50,19 +49,9 @@ def quantise(
     """
     if pipeline.engines or any(isinstance(layer, Fp8Linear) for layer in pipeline.dit.modules()):
         raise InvalidRequest("got engines or 8-bit weights; expected the networks themselves, in full")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError(f"{target} exists and is not an empty folder\n  choose another target")
-    target = target.absolute()
-    staging = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    try:
-        staging.mkdir(parents=True)  # a folder that cannot be made is noticed before any video is
+    with new_folder(target) as staging:  # one that cannot be made is noticed before any video is
         tensors = rounded(pipeline, prompts, params, wide, moments_bytes, progress)
         write_dit(staging, pipeline.dit, tensors)
-        staging.rename(target)
-    except OSError as error:
-        raise OutputError(f"{target} could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def rounded(

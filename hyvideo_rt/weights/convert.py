@@ -4,6 +4,7 @@ The original layout is upstream's tree with two differences: weights are safeten
 5 GB, and the DiT has a config.json beside it. `Checkpoint.open` reads both.
 """
 
+import contextlib
 import json
 import secrets
 import shutil
@@ -82,14 +83,24 @@ def convert(
     an incomplete or 8-bit source, OutputError for what cannot be written.
     """
     jobs = _plan(source, layout)
+    with new_folder(target) as staging:
+        _check_space(staging, sum(job.nbytes for job in jobs))
+        _write(source, staging, layout, jobs, shard_bytes, progress)
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to write to, beside the target, which it becomes at the end; whatever goes wrong, it is gone.
+
+    Raises OutputError for a target that has something in it, and for what cannot be written.
+    """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError(f"{target} exists and is not an empty folder\n  choose another target")
     target = target.absolute()
     staging = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
         staging.mkdir(parents=True)
-        _check_space(staging, sum(job.nbytes for job in jobs))
-        _write(source, staging, layout, jobs, shard_bytes, progress)
+        yield staging
         staging.rename(target)
     except OSError as error:
         raise OutputError(f"{target} could not be written: {error.strerror or error}") from error

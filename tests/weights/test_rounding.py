@@ -55,6 +55,20 @@ def test_the_second_of_two_inputs_makes_good_what_the_first_lost() -> None:
     assert got.float().tolist() == [[448, 36, 208, 160]]
 
 
+@pytest.mark.gpu
+def test_a_gpu_rounds_as_well() -> None:
+    """Not bit for bit: a value between two points may fall to the other one there."""
+    generator = torch.Generator().manual_seed(3)
+    weight, seen = torch.randn(OUT, IN, generator=generator), correlated(8, generator)
+    moment = seen.T @ seen
+    errors = []
+    for device in ("cpu", "cuda"):
+        narrow, scale = round_for_inputs(weight.to(device), moment.to(device))
+        assert narrow.device.type == scale.device.type == device
+        errors.append(float((seen @ (values(narrow, scale).cpu() - weight).T).norm()))
+    assert errors[1] == pytest.approx(errors[0], rel=0.2)
+
+
 def test_scaling_the_moments_changes_nothing() -> None:
     generator = torch.Generator().manual_seed(1)
     weight, seen = torch.randn(OUT, IN, generator=generator), correlated(8, generator)
