@@ -54,6 +54,7 @@ NETWORK_TESTS = (
     "tests/test_attention_choice.py",
     "tests/models/test_linear.py",
     "tests/weights/test_loading.py",
+    "tests/weights/test_rounding.py",
     "tests/test_doctor.py",
     "tests/tiny/test_render.py",
     "tests/tiny/test_training.py",
