@@ -125,19 +125,13 @@ def test_the_exit_status(tmp_path: Path, now: dict[str, Any], status: int, said:
 
 
 @pytest.mark.alone
+@pytest.mark.timeout(900)  # engines and diffusers are compiled
 def test_this_commit_is_as_fast_as_the_baseline(tmp_path: Path) -> None:
-    """Eager: the ratios of engines need minutes of compiling, and are compared by hand."""
     out = tmp_path / "end_to_end.json"
-    command = [sys.executable, "-m", "hyvideo_rt.bench.end_to_end", "--only-eager", "--runs", "5"]
-    subprocess.run([*command, "--out", str(out)], check=True, capture_output=True)
-    verdicts = [
-        each
-        for each in compare(load(BASELINE), load(out), MARGIN)
-        if not (each.word == "missing" and each.name.endswith(" compiled"))
-    ]
-    assert {each.name for each in verdicts} == {
-        f"{stage} eager" for stage in ("encode", "denoise", "decode", "video")
-    }
+    command = [sys.executable, "-m", "hyvideo_rt.bench.end_to_end", "--runs", "5", "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True)
+    verdicts = compare(load(BASELINE), load(out), MARGIN)
+    assert {"video eager", "video compiled"} <= {each.name for each in verdicts}
     lost = [
         f"{each.word} {each.name}: {each.before} before, {each.after} now"
         for each in verdicts
