@@ -13,13 +13,14 @@ from hyvideo_rt.server.admission import NoRoom, QueueFull, Refusals, admit
 from hyvideo_rt.server.board import Board, Position
 from hyvideo_rt.server.costs import CostModel, remaining
 from hyvideo_rt.server.database import patiently
+from hyvideo_rt.server.idle import Waiter
 from hyvideo_rt.server.jobs import Fault, Job, State, VideoRequest
 from hyvideo_rt.server.metrics import Metrics, label_of
 from hyvideo_rt.server.outputs import Outputs
 from hyvideo_rt.server.protocol import Done
 from hyvideo_rt.server.settings import Limits
 from hyvideo_rt.server.stops import Stops
-from hyvideo_rt.server.store import IdempotencyKey, JobStore, QueueLoad
+from hyvideo_rt.server.store import Admit, IdempotencyKey, JobStore, QueueLoad
 
 log = logging.getLogger(__name__)
 # Another attempt may end otherwise. The rest would fail the same way: the same seed gives the same numbers.
@@ -53,8 +54,8 @@ class Desk:
         self.store, self.outputs, self.costs, self.metrics = store, outputs, costs, metrics
         self.limits, self.devices, self.clock = limits, devices, clock
         self.board = Board()
-        self.work = threading.Condition()
         self._claims = threading.Lock()
+        self._idle: list[Waiter] = []  # longest first
         self._stops = Stops()
         self._refusals = Refusals()
         metrics.watch_queue(lambda: store.queue_load().count, lambda: store.queue_load().seconds)
@@ -62,7 +63,8 @@ class Desk:
     # What clients ask for.
 
     def submit(self, request: VideoRequest, key: IdempotencyKey | None = None) -> tuple[Job, bool]:
-        """The queued job and True, or the one that this key has made before and False.
+        """The new job and True, or the one that this key has made before and False. It is queued, or running
+        at once where a device waits for work.
 
         Raises QueueFull or KeyReused.
         """
@@ -72,17 +74,16 @@ class Desk:
             admit(load, estimate_s, self.limits)
 
         try:
-            job, new = self.store.create(request, estimate_s, self.clock(), admitted, key)
+            with self._claims:
+                job, new = self._create(request, estimate_s, admitted, key)
         except NoRoom as refusal:
             full = refusal.behind(self.running_s(), self.devices)
             self._refusals.met(full, estimate_s)
             raise full from None
         self._refusals.accepted()
         if new:
-            with self.work:
-                self.work.notify_all()
             log.info(
-                "queued", extra={"job": job.id, "size": str(job.bucket), "estimate_s": round(estimate_s, 3)}
+                "accepted", extra={"job": job.id, "size": str(job.bucket), "estimate_s": round(estimate_s, 3)}
             )
         return job, new
 
@@ -133,8 +134,10 @@ class Desk:
 
     # What supervisors do.
 
-    def claim(self, loaded: Collection[Bucket], stop: Callable[[str], None]) -> Job | None:
-        """The next job, now running; `stop` ends its making when somebody cancels it."""
+    def claim(
+        self, loaded: Collection[Bucket], stop: Callable[[str], None], wait_s: float = 0.0
+    ) -> Job | None:
+        """The next job, now running, waited for so long; `stop` ends its making when somebody cancels it."""
         now = self.clock()
 
         def pick(queued: Sequence[Job]) -> Job | None:
@@ -144,14 +147,27 @@ class Desk:
             job = self.store.claim(pick, now, now + self.limits.lease_s)
             if job:
                 self._stops.add(job, stop)
-        if job:
-            self._refusals.freed()
-        return job
+                self._refusals.freed()
+                return job
+            self._idle.append(waiter := Waiter(loaded, stop))
+        waiter.wait(wait_s)
+        if waiter.job is None:
+            with self._claims:
+                if waiter in self._idle:
+                    self._idle.remove(waiter)
+        return waiter.job
+
+    def wake_idle(self) -> None:
+        """Every claim that waits for a job is answered."""
+        with self._claims:
+            while self._idle:
+                self._idle.pop().wake()
 
     def begun(self, job: Job) -> None:
         """What was claimed is being made. Its device no longer waits for anybody: others may hear of it."""
         self.metrics.waited.observe(self.clock() - job.created_at)
-        self.board.clear(job.id)  # it has left the queue: everyone behind it moves up
+        if job.started_at != job.created_at:  # else it was never queued, and nothing has changed
+            self.board.clear(job.id)  # everyone behind it moves up
         log.info("started", extra={"job": job.id, "attempt": job.attempts})
 
     def renew(self, job: Job) -> bool:
@@ -199,6 +215,25 @@ class Desk:
         if stopped_s is not None:
             self.metrics.cancelled.observe(stopped_s)
         self.board.clear(job.id)
+
+    def _create(
+        self, request: VideoRequest, estimate_s: float, admitted: Admit, key: IdempotencyKey | None
+    ) -> tuple[Job, bool]:
+        """With the claims locked. The first idle device that has the engines for the job, else the first, is
+        handed it, or looks who comes before.
+        """
+        now = self.clock()
+        lease_until = now + self.limits.lease_s if self._idle else None
+        job, new = self.store.create(request, estimate_s, now, admitted, key, lease_until)
+        if new and self._idle:
+            waiter = next((w for w in self._idle if job.bucket in w.loaded), self._idle[0])
+            self._idle.remove(waiter)
+            if job.state is State.RUNNING:
+                self._stops.add(job, waiter.stop)
+                waiter.wake(job)
+            else:
+                waiter.wake()
+        return job, new
 
     # Housekeeping.
 

@@ -60,8 +60,7 @@ class Supervisor(threading.Thread):
     def drain(self) -> None:
         """Finish what runs, begin nothing new."""
         self._draining.set()
-        with self.desk.work:
-            self.desk.work.notify_all()
+        self.desk.wake_idle()
 
     def leave(self) -> None:
         """At once: what runs goes back to the queue, its attempt uncounted."""
@@ -108,11 +107,16 @@ class Supervisor(threading.Thread):
         Raises DatabaseFailed, which is no fault of the worker's: it stays warm. The row stays as it is and is
         taken back when its lease has run out.
         """
-        job = self.desk.claim(self._loaded, worker.cancel)
+        job = self.desk.claim(self._loaded, worker.cancel, TICK_S)
+        try:
+            while worker.receive(0):  # an idle worker that has died is noticed
+                pass
+        except WorkerLost:
+            if job:
+                self.desk.requeue(job, refund=True)
+            raise
         if job:
             self._run_job(worker, job)
-        else:
-            self._await_work(worker)
 
     def _await_ready(self, worker: WorkerProcess) -> Capabilities:
         deadline = time.monotonic() + self.settings.limits.start_s
@@ -123,13 +127,6 @@ class Supervisor(threading.Thread):
             if isinstance(message, Ready):
                 return Capabilities.from_json(message.capabilities)
         raise WorkerHung("it was not ready in time")
-
-    def _await_work(self, worker: WorkerProcess) -> None:
-        """Until something was queued, or a tick is over; an idle worker that has died is noticed."""
-        with self.desk.work:
-            self.desk.work.wait(TICK_S)
-        while worker.receive(0):
-            pass
 
     def _warm_up(self, worker: WorkerProcess, bucket: Bucket) -> None:
         """A short video on the way that every request takes; whatever is compiled or allocated, is now."""

@@ -67,11 +67,17 @@ def write_the_key_in_another_transaction() -> None:
     create_both = JobStore.create
 
     def create(
-        self: JobStore, request: Any, estimate_s: float, now: float, admit: Any, key: IdempotencyKey | None
+        self: JobStore,
+        request: Any,
+        estimate_s: float,
+        now: float,
+        admit: Any,
+        key: IdempotencyKey | None,
+        lease_until: float | None = None,
     ) -> tuple[Job, bool]:
         if key and (known := self.find_key(key)):
             return known, False
-        job, new = create_both(self, request, estimate_s, now, admit, None)
+        job, new = create_both(self, request, estimate_s, now, admit, None, lease_until)
         if key:
             with self._db.writing() as db:
                 values = (key.key, key.fingerprint, job.id)

@@ -51,8 +51,9 @@ def _routes(app: Any) -> list[APIRoute]:
 
 
 def test_a_video_from_create_to_delete(client: Client) -> None:
+    wait_for(lambda: client.service.desk._idle)
     video = create(client, seed=7)
-    assert (video["status"], video["seed"], video["progress"]) == ("queued", 7, 0)
+    assert (video["status"], video["seed"], video["progress"]) == ("in_progress", 7, 0)
     video_id = video["id"]
     assert ended(client.service, video_id).output
     body = client.get(f"/v1/videos/{video_id}").json()

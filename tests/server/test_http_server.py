@@ -42,7 +42,7 @@ def test_logs_are_json_and_hold_no_prompts(client: Client, caplog: pytest.LogCap
     caplog.set_level(logging.DEBUG)
     video = finished(client, prompt="a very secret prompt")
     lines = [json.loads(JsonLines().format(record)) for record in caplog.records]
-    assert any(line.get("job") == video["id"] and line["message"] == "queued" for line in lines)
+    assert any(line.get("job") == video["id"] and line["message"] == "accepted" for line in lines)
     assert any(line["message"] == "request" and line["status"] == 200 for line in lines)
     client.get("/ready")
     last = [record for record in caplog.records if record.getMessage() == "request"][-1]

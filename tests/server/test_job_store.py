@@ -197,6 +197,27 @@ def test_a_key_makes_one_job(store: JobStore) -> None:
     assert store.create(request_for(), 1.0, 100.0, anyone, key)[1], "a deleted video frees its key"
 
 
+def test_with_a_lease_it_is_running_at_once_unless_somebody_waits(store: JobStore) -> None:
+    first, new = store.create(request_for(), 1.0, 100.0, anyone, IdempotencyKey("k", "f"), lease_until=130.0)
+    assert new
+    assert (first.state, first.attempts, first.started_at, first.lease_until) == (
+        State.RUNNING,
+        1,
+        100.0,
+        130.0,
+    )
+    assert store.get(first.id) == first
+    assert store.queue_load() == QueueLoad(0, 0.0)
+    waiting = create(store)
+    behind, _ = store.create(request_for(), 1.0, 100.0, anyone, None, lease_until=130.0)
+    assert store.get(behind.id) == behind
+    assert (behind.state, behind.attempts, behind.owner) == (State.QUEUED, 0, None)
+    assert claim(store).id == waiting.id
+    assert store.complete(first, OUTPUT, 110.0)
+    again, new = store.create(request_for(), 1.0, 100.0, anyone, IdempotencyKey("k", "f"), lease_until=130.0)
+    assert (again.id, again.state, new) == (first.id, State.COMPLETED, False)
+
+
 def test_a_refused_job_leaves_nothing(store: JobStore) -> None:
     def refuse(load: QueueLoad) -> None:
         assert load == QueueLoad(1, 2.0)
@@ -312,6 +333,14 @@ class JobMachine(RuleBasedStateMachine):
         job = create(self.store)
         self.states[job.id] = State.QUEUED
         return job.id
+
+    @rule(target=claims)
+    def create_for_an_idle_device(self) -> Job | None:
+        job, _ = self.store.create(request_for(), 2.0, 100.0, anyone, None, lease_until=130.0)
+        self.states[job.id] = State.RUNNING if State.QUEUED not in self.states.values() else State.QUEUED
+        self.holders[job.id] = job.owner
+        assert job.state is self.states[job.id]
+        return job if job.state is State.RUNNING else None
 
     @rule(target=claims)
     def claim(self) -> Job | None:

@@ -5,14 +5,16 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stubs import ended, request_for, stub_service, stub_settings, traces, wait_for, wait_warm
+from stubs import SQUARE, ended, request_for, stub_service, stub_settings, traces, wait_for, wait_warm
 
 from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.server.desk import Desk
 from hyvideo_rt.server.jobs import Job, State
 from hyvideo_rt.server.outputs import Outputs
 from hyvideo_rt.server.protocol import Done
@@ -239,13 +241,16 @@ def test_the_warm_up_takes_the_way_of_every_request(tmp_path: Path) -> None:
         service.close()
 
 
+@pytest.mark.parametrize("handed", [False, True])
 def test_a_cancel_between_claim_and_start_reaches_the_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handed: bool
 ) -> None:
     """The row changes in the moment in which nobody can be told yet."""
+    monkeypatch.setattr("hyvideo_rt.server.supervisor.TICK_S", 10.0)  # it waits all the time
     with stub_service(tmp_path, watchdog_floor_s=5) as service:
         wait_warm(service)
-        store, claim = service.store, service.store.claim
+        store, claim, create = service.store, service.store.claim, service.store.create
+        request = request_for("steps 1000 0.02")
 
         def claim_and_lose(*args: Any) -> Job | None:
             job = claim(*args)
@@ -253,10 +258,85 @@ def test_a_cancel_between_claim_and_start_reaches_the_worker(
                 assert store.cancel(job.id, time.time())
             return job
 
-        monkeypatch.setattr(store, "claim", claim_and_lose)
-        job_id = submit(service, "steps 1000 0.02")
+        def create_and_lose(*args: Any) -> tuple[Job, bool]:
+            job, new = create(*args)
+            assert job.state is State.RUNNING
+            assert store.cancel(job.id, time.time())
+            return job, new
+
+        if handed:
+            wait_for(lambda: service.desk._idle)
+            monkeypatch.setattr(store, "create", create_and_lose)
+            job_id = submit(service, request.prompt)
+        else:
+            monkeypatch.setattr(store, "claim", claim_and_lose)
+            job_id = create(request, 1.0, time.time(), lambda load: None, None)[0].id
         wait_for(lambda: ended(service, job_id).state is State.CANCELLED)
         wait_for(lambda: service.supervisors[0].job is None, timeout_s=3)
+
+
+def test_a_worker_that_died_while_it_was_idle_costs_no_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its supervisor finds that out when it is handed the next job."""
+    monkeypatch.setattr("hyvideo_rt.server.supervisor.TICK_S", 10.0)  # not before
+    with stub_service(tmp_path) as service:
+        wait_warm(service)
+        wait_for(lambda: service.desk._idle)
+        assert service.supervisors[0]._worker
+        service.supervisors[0]._worker.kill()
+        job = ended(service, submit(service, "a cat"))
+        assert (job.state, job.attempts) == (State.COMPLETED, 1)
+        assert len(traces(tmp_path, "start")) == 2
+
+
+def claiming(desk: Desk, found: list[Job | None], loaded: Collection[Bucket] = ()) -> threading.Thread:
+    """A device that waits for a job."""
+    before = len(desk._idle)
+    thread = threading.Thread(target=lambda: found.append(desk.claim(loaded, print, wait_s=60)), daemon=True)
+    thread.start()
+    wait_for(lambda: len(desk._idle) > before)
+    return thread
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """Of a service whose own device has left."""
+    with stub_service(tmp_path) as service:
+        wait_warm(service)
+        service.supervisors[0].drain()
+        service.supervisors[0].join()
+        yield service.desk
+
+
+def test_each_idle_device_is_handed_a_job_at_once_first_the_one_with_the_engines(desk: Desk) -> None:
+    found: list[Job | None] = []
+    threads = [claiming(desk, found), claiming(desk, found, {SQUARE})]
+    for thread in reversed(threads):
+        job, _ = desk.submit(request_for())
+        assert job.state is State.RUNNING
+        thread.join(10)
+        assert found.pop() == job
+    assert desk.submit(request_for())[0].state is State.QUEUED, "nobody waits for it"
+
+
+def test_an_idle_device_takes_who_came_before(desk: Desk) -> None:
+    """Queued again in the moment between two looks of the device."""
+    found: list[Job | None] = []
+    threads = [claiming(desk, found), claiming(desk, found)]
+    first = desk.store.create(request_for(), 1.0, time.time(), lambda load: None, None)[0]
+    jobs = [desk.submit(request_for())[0] for _ in threads]
+    assert [job.state for job in jobs] == [State.QUEUED, State.QUEUED]
+    for thread in threads:
+        thread.join(10)
+    assert found == [None, None], "both look again, at once"
+    assert desk.claim(set(), print) == desk.store.get(first.id)
+
+
+def test_a_wait_for_a_job_ends_with_its_time(desk: Desk) -> None:
+    assert desk.claim(set(), print, wait_s=0.01) is None
+    assert desk.submit(request_for())[0].state is State.QUEUED
+    assert desk.claim(set(), print, wait_s=60)
 
 
 def test_an_attempt_that_lost_its_lease_leaves_the_file_of_the_one_that_has_it(tmp_path: Path) -> None:
