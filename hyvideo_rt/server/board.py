@@ -20,7 +20,7 @@ class Position:
 class News:
     """changed: any job's state may have. anything: that, or the position of the listener's own job has.
 
-    The listener clears them. News do not queue up.
+    The listener clears them before it looks. News do not queue up.
     """
 
     changed: asyncio.Event
@@ -80,6 +80,11 @@ class Board:
 
 
 def _set(loop: asyncio.AbstractEventLoop, *events: asyncio.Event) -> None:
+    """What is set is left alone: its listener has yet to look and will see this, too.
+
+    Each wake takes time from the cores that make the video.
+    """
     with contextlib.suppress(RuntimeError):  # it has ended
         for event in events:
-            loop.call_soon_threadsafe(event.set)
+            if not event.is_set():
+                loop.call_soon_threadsafe(event.set)
