@@ -21,8 +21,9 @@ _UNTRAINED = """
 _TRAINED = """
 It is asked like this: "a red circle moves right on a white background". Captions name the colour (red, green,
 blue, yellow, orange, purple, white, black), the shape (circle, square, triangle, star) and the motion (eight
-directions, or still) of one or two things, and may name their size and the background. Anything else is
-beyond it. Sizes: 64x64, 64x96 and 96x64 with 17 frames, 64x64 with 33 frames; 20 steps, guidance 6.
+directions, or still) of one or two things, and may name their size and the background. Of two things the one
+named first is above or on the left. Anything else is beyond it. Sizes: 64x64, 64x96 and 96x64 with 17 frames,
+64x64 with 33 frames; 20 steps, guidance 6.
 
 ## How it was made
 

@@ -1,7 +1,7 @@
 """Stage 3: the embedded guidance, distilled from classifier-free guidance.
 
 `python -m tiny.distill RUN --minutes 5` needs RUN/vae and RUN/teacher and writes RUN/student.safetensors; run
-again, it goes on from there, or begins anew if the teacher has been trained since. The student learns
+again, it goes on from there, or from the teacher if that has been trained since. The student learns
 ``v_empty + s (v_text - v_empty)`` of the frozen teacher for scales s from 1 to 10, with ``1000 s`` as its
 second embedded number, so that one run does the work of two.
 """
@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.sampling import TIMESTEPS
 from tiny.latents import MAIN, Pool
-from tiny.networks import GUIDANCE, Denoiser, is_newer, load, new_denoiser, save
+from tiny.networks import GUIDANCE, Denoiser, exists, is_newer, load, new_denoiser, save
 from tiny.sample import guided, rope_for
 from tiny.texts import Texts, Tokenizers
 from tiny.train_dit import LEVELS, draw, draw_sigmas, run_stage
@@ -39,7 +40,10 @@ EMPTY_CAPTIONS = 0.02  # guided nowhere, but still a video
 def distillation_loss(
     student: Denoiser, teacher: Denoiser, clips: Tensor, texts: Texts, empty: Texts
 ) -> Tensor:
-    """clips [B, 16, T, H, W] of variance 1, each at LEVELS noise levels; empty has one row."""
+    """clips [B, 16, T, H, W] of variance 1, each at LEVELS noise levels; empty has one row.
+
+    Errors count relative to their scale, with which the target grows: else the largest scales drown the rest.
+    """
     clips = clips.repeat(LEVELS, 1, 1, 1, 1)
     sigma = draw_sigmas(len(clips), clips.device)
     x = torch.lerp(clips, torch.randn_like(clips), sigma.view(-1, 1, 1, 1, 1))
@@ -47,21 +51,31 @@ def distillation_loss(
     rope = rope_for(clips)
     with torch.no_grad():
         target = guided(teacher, x, sigma, texts, empty, rope, scale)
-    return F.mse_loss(student(x, sigma, texts, rope, scale), target)
+    part = scale.view(-1, 1, 1, 1, 1)
+    return F.mse_loss(student(x, sigma, texts, rope, scale) / part, target / part)
 
 
 def student_of(run: Path) -> Denoiser:
-    """The teacher with an embedded guidance that does nothing yet, or its student of an earlier run."""
+    """Its student of an earlier run; else the teacher with the embedded guidance of a student that another
+    teacher had, or with one that does nothing yet. At guidance 1 it then does what the teacher does.
+    """
     student = new_denoiser(1)
-    if is_newer(run, "student-raw", than="teacher"):
+    known = exists(run, "student-raw")
+    if known:
         load(run, "student-raw", student)
+    if is_newer(run, "student-raw", than="teacher"):
         return student
     load(run, "teacher", student, new=GUIDANCE)
-    assert student.dit.guidance_in is not None
-    last = student.dit.guidance_in.mlp[2]
-    assert isinstance(last, nn.Linear)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
+    embedding, vector = student.dit.guidance_in, student.dit.vector_in.out_layer
+    assert embedding is not None
+    assert isinstance(vector, nn.Linear)
+    if not known:
+        last = embedding.mlp[2]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+    with torch.no_grad():
+        vector.bias.sub_(embedding(torch.tensor([TIMESTEPS]))[0])  # as resume.teacher_of adds it
     return student
 
 

@@ -29,6 +29,7 @@ Ids = tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.int16]]  # LLM [N, 
 MAIN: Size = (64, 64, 17)
 SIZES: dict[Size, float] = {MAIN: 0.79, (64, 96, 17): 0.07, (96, 64, 17): 0.07, (64, 64, 33): 0.07}
 CAPTIONS = 8  # of each clip
+TWO_THINGS = 0.5  # more than in the world: which attribute is whose takes longest to learn
 CHUNK = 512  # clips that a worker describes at a time
 ENCODE_BATCH = 64
 
@@ -94,7 +95,7 @@ def describe(job: tuple[str, int]) -> tuple[list[Scene], Ids]:
     """From a seed and a number, so many scenes and their captions' ids."""
     seed, count = job
     rng = Random(seed)
-    scenes = [sample_scene(rng, "train") for _ in range(count)]
+    scenes = [sample_scene(rng, "train", TWO_THINGS) for _ in range(count)]
     texts = _tokenizers().encode([caption(scene, rng) for scene in scenes for _ in range(CAPTIONS)])
     prompts = texts.llm_ids[:, VIDEO_TEMPLATE.crop_start :]
     assert prompts.shape[1] == LLM_LENGTH

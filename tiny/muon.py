@@ -45,10 +45,17 @@ class Muon:
         self._adam.zero_grad(set_to_none=True)
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
-    """matrices [N, A, B] with their singular values moved to about 1, in bf16 on a GPU."""
+def has_bf16(device: torch.device) -> bool:
+    """Whether products are faster in bf16: on a GPU, and on a CPU with instructions for it (AMX, AVX512)."""
+    return (
+        device.type == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    )
+
+
+def orthogonalised(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """matrices [N, A, B] with their singular values moved to about 1; `dtype` is that of the products."""
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    x = matrices.to(dtype)
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     a, b, c = COEFFICIENTS
@@ -66,7 +73,8 @@ def _step_matrices(
     gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
     torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
     looking_ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
-    updates = orthogonalised(torch.stack([update.flatten(1) for update in looking_ahead]))
+    dtype = torch.bfloat16 if has_bf16(learning_rate.device) else torch.float32
+    updates = orthogonalised(torch.stack([update.flatten(1) for update in looking_ahead]), dtype)
     updates *= learning_rate * (-ADAM_SIZE * max(updates.shape[1:]) ** 0.5)
     targets: list[Tensor] = list(parameters)
     torch._foreach_mul_(targets, 1 - learning_rate * weight_decay)

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from hyvideo_rt.models.clip import ClipLayer
 from hyvideo_rt.models.dit import DoubleBlock, RefinerBlock, SingleBlock
 from hyvideo_rt.models.llama import LlamaLayer
-from tiny.muon import Muon
+from tiny.muon import Muon, has_bf16
 
 LOG_SECONDS, SAVE_SECONDS = 20.0, 240.0
 WARM_UP_STEPS = 100
@@ -39,9 +39,8 @@ def prepare_device(device: torch.device) -> None:
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """bf16 on a GPU and on a CPU with matrix units for it (AMX); elsewhere nothing changes."""
-    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+    """bf16 where that is faster; elsewhere nothing changes."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device))
 
 
 def plain_attention(device: torch.device) -> AbstractContextManager[None]:

@@ -25,7 +25,7 @@ def test_scenes_are_of_the_training_split_and_repeat_with_their_seed() -> None:
     assert all(split(scene) == "train" for scene in scenes)
     assert np.array_equal(llm, ids[0])
     assert llm.shape == clip.shape == (20 * CAPTIONS, 32)
-    assert valid.min() > 5
+    assert valid.min() >= 4  # "blue star rests" and the end
 
 
 def test_clips_are_the_posteriors_means(pool: Pool) -> None:

@@ -105,6 +105,20 @@ def test_a_student_goes_on_until_its_teacher_is_trained_again(tmp_path: Path) ->
     assert torch.equal(student_of(tmp_path).state_dict()[name], rounded(teacher).state_dict()[name])
 
 
+def test_a_student_of_a_new_teacher_keeps_the_guidance_that_it_knows(tmp_path: Path) -> None:
+    earlier, teacher = new_denoiser(5), new_denoiser(4, guidance_embed=False)
+    save(tmp_path, "student-raw", earlier)
+    save(tmp_path, "teacher", teacher)
+    student = student_of(tmp_path)
+    texts = Tokenizers().encode(PROMPTS)
+    x, sigma = torch.randn(2, 16, 2, 4, 6), torch.tensor([0.9, 0.4])
+    with torch.no_grad():
+        expected = rounded(teacher)(x, sigma, texts, rope_for(x))
+        one, six = (student(x, sigma, texts, rope_for(x), torch.full((2,), s)) for s in (1.0, 6.0))
+    torch.testing.assert_close(one, expected, atol=1e-5, rtol=0)
+    assert (six - one).abs().max() > 1e-3
+
+
 def test_guidance_of_one_is_the_prompt_alone_and_more_goes_beyond_it() -> None:
     teacher = new_denoiser(3, guidance_embed=False).requires_grad_(False)
     texts, empty = Tokenizers().encode(PROMPTS), Tokenizers().encode([""])

@@ -82,6 +82,14 @@ def test_two_things_never_touch(height: int, width: int, num_frames: int) -> Non
             assert np.abs(one - other).max(axis=1).min() > room
 
 
+def test_of_two_things_the_first_is_above_or_on_the_left_all_the_time() -> None:
+    pairs = [scene.things for scene in scenes() if len(scene.things) == 2]
+    for one, other in pairs:
+        before = path(one, 64, 64, 17) < path(other, 64, 64, 17)
+        assert before.all(axis=0).any()
+    assert len(pairs) > 100
+
+
 def test_two_things_differ_in_shape_or_colour_and_stand_out() -> None:
     for scene in scenes():
         assert len({(thing.shape, thing.colour) for thing in scene.things}) == len(scene.things)
