@@ -60,7 +60,7 @@ def _of_states(jobs: dict[str, Job], service: Service) -> Iterator[str]:
         ends = [state for state in states if state in FINAL]
         if len(ends) != 1:
             yield f"{len(ends)} ends: {' '.join(states)}"
-        if states[0] != State.QUEUED or not all(map(_may_follow, states, states[1:])):
+        if states[0] not in (State.QUEUED, State.RUNNING) or not all(map(_may_follow, states, states[1:])):
             yield f"no way to go: {' '.join(states)}"
         if (job_id in jobs) == (states[-1] == "deleted"):
             yield "a row that was deleted, or none that was not"
