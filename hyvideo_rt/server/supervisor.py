@@ -113,7 +113,8 @@ class Supervisor(threading.Thread):
                 pass
         except WorkerLost:
             if job:
-                self.desk.requeue(job, refund=True)
+                with contextlib.suppress(DatabaseFailed):
+                    self.desk.requeue(job, refund=True)
             raise
         if job:
             self._run_job(worker, job)

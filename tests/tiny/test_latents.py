@@ -5,7 +5,7 @@ import torch
 from hyvideo_rt.models.tokenizers import VIDEO_TEMPLATE
 from tiny.latents import CAPTIONS, MAIN, Pool, build_pools, describe
 from tiny.networks import new_vae
-from tiny.texts import Tokenizers
+from tiny.texts import PAD_ID, Tokenizers
 from tiny.train_dit import draw
 from tiny.world import split
 
@@ -25,7 +25,8 @@ def test_scenes_are_of_the_training_split_and_repeat_with_their_seed() -> None:
     assert all(split(scene) == "train" for scene in scenes)
     assert np.array_equal(llm, ids[0])
     assert llm.shape == clip.shape == (20 * CAPTIONS, 32)
-    assert valid.min() >= 4  # "blue star rests" and the end
+    assert np.array_equal(valid, (llm != PAD_ID).sum(axis=1))
+    assert valid.min() >= 4  # the shortest caption is "blue star rests", and its end
 
 
 def test_clips_are_the_posteriors_means(pool: Pool) -> None:
