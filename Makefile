@@ -15,7 +15,7 @@ video: $(VENV)/.installed
 # Two files of tests at a time; threads of torch that spin as they wait would take the other's core. What measures
 # time has the machine for itself.
 test: $(VENV)/.tested
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not alone"
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
 	$(BIN)/python -m pytest -q -m alone
 
 check: $(VENV)/.tested

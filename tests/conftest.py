@@ -16,6 +16,7 @@ from torch import Tensor
 from hyvideo_rt.models.dit import sinusoid_frequencies
 
 DATA = Path(__file__).parent / "data"
+LONGEST = ("test_engine_set.py", "test_cross_build.py")  # minutes each
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before a kernel is imported
     torch.ones(1).cos(), torch.ones(1).sin()  # the oracles' would be in several threads: see `cos_sin`
@@ -85,6 +86,8 @@ def rounded_as_golden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: of two workers none then waits for the other at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     if torch.cuda.is_available():
         return
     for item in items:
