@@ -75,11 +75,15 @@ def stress_table() -> str:
             f"in {soak['leaking_on_purpose']['minutes']:.0f} minutes",
         ),
     ]
-    commits = ", ".join(
-        f"{name} {part['conditions']['commit']}" for name, part in {**parts, "kill points": points}.items()
-    )
+    all_ = {**parts, "kill points": points}
+    commits = ", ".join(f"{name} {part['conditions']['commit']}" for name, part in all_.items())
+    machines: dict[str, list[str]] = {}
+    for name, part in all_.items():
+        cpu, threads = part["conditions"]["cpu"], part["conditions"]["threads"]
+        machines.setdefault(f"{threads} threads of {cpu}", []).append(name)
+    where = "; ".join(f"{', '.join(names)} on {machine}" for machine, names in machines.items())
     notes = (
-        f"Embedded model, {points['conditions']['threads']} threads of {points['conditions']['cpu']}, ",
+        f"Embedded model; {where}; ",
         "beside other work. A violation is a job that ends twice or not at all, a video that is not whole, ",
         "a second one for the same key, a file of no video, a failure of the server. Counts have no limit ",
         "to be near to. ",
