@@ -28,13 +28,14 @@ named first is above or on the left. Anything else is beyond it. Sizes: 64x64, 6
 ## How it was made
 
 Clips are drawn by a program, captions by a small grammar; a tenth of all combinations of colour, shape and
-motion was never trained on. Three stages, with the code in `tiny/`: the causal VAE; the DiT and both text
-encoders by flow matching; then the embedded guidance, distilled from classifier-free guidance for scales 1
-to 10.
+motion was never trained on. Four stages, with the code in `tiny/`: the causal VAE; the DiT and both text
+encoders by flow matching; the embedded guidance, distilled from classifier-free guidance for scales 1 to 10,
+which counts while much noise is left; then the VAE's decoder again, on latents as the DiT makes them.
 
     python -m tiny.train_vae RUN
     python -m tiny.train_dit RUN
     python -m tiny.distill RUN
+    python -m tiny.refine RUN
     python -m tiny.publish RUN TARGET --trained-on "..."
     python -m tiny.evaluate --model TARGET
 

@@ -1,9 +1,9 @@
 """Stage 3: the embedded guidance, distilled from classifier-free guidance.
 
 `python -m tiny.distill RUN --minutes 5` needs RUN/vae and RUN/teacher and writes RUN/student.safetensors; run
-again, it goes on from there, or from the teacher if that has been trained since. The student learns
-``v_empty + s (v_text - v_empty)`` of the frozen teacher for scales s from 1 to 10, with ``1000 s`` as its
-second embedded number, so that one run does the work of two.
+again, it goes on from there, or from the teacher if that has been trained since. The student learns the
+frozen teacher's classifier-free guidance, `tiny.sample.guided`, for scales s from 1 to 10, with ``1000 s`` as
+its second embedded number, so that one run does the work of two.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.sampling import TIMESTEPS
 from tiny.latents import MAIN, Pool
 from tiny.networks import GUIDANCE, Denoiser, exists, is_newer, load, new_denoiser, save
-from tiny.sample import guided, rope_for
+from tiny.sample import guidance_at, guided, rope_for
 from tiny.texts import Texts, Tokenizers
 from tiny.train_dit import LEVELS, draw, draw_sigmas, run_stage
 from tiny.training import (
@@ -51,7 +51,7 @@ def distillation_loss(
     rope = rope_for(clips)
     with torch.no_grad():
         target = guided(teacher, x, sigma, texts, empty, rope, scale)
-    part = scale.view(-1, 1, 1, 1, 1)
+    part = guidance_at(sigma, scale).view(-1, 1, 1, 1, 1)
     return F.mse_loss(student(x, sigma, texts, rope, scale) / part, target / part)
 
 

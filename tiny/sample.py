@@ -14,6 +14,8 @@ from tiny.networks import TINY, Denoiser
 from tiny.texts import Texts
 from tiny.training import autocast
 
+GUIDED_FROM = 0.72  # the noise level down to which guidance counts, see `guidance_at`
+
 
 def rope_for(latents: Tensor) -> Rope:
     """The tables of latents [B, 16, T, H, W], on their device."""
@@ -27,13 +29,25 @@ def _rope(grid: tuple[int, int, int], device: torch.device) -> Rope:
     return cos.to(device), sin.to(device)
 
 
+def guidance_at(sigma: Tensor, scale: Tensor) -> Tensor:
+    """The scale [B] that counts at sigma [B]: 1 where little noise is left (arXiv 2404.07724).
+
+    The picture tells there what its caption says, so that guidance would only exaggerate the errors of both
+    predictions: stars lose their shape.
+    """
+    return torch.where(sigma >= GUIDED_FROM, scale, 1.0)
+
+
 def guided(
     denoiser: Denoiser, x: Tensor, sigma: Tensor, texts: Texts, empty: Texts, rope: Rope, scale: Tensor
 ) -> Tensor:
-    """Classifier-free guidance: ``v_empty + scale (v_text - v_empty)``; scale [B], empty has one row."""
+    """Classifier-free guidance in an interval: ``v_empty + s (v_text - v_empty)``, s = `guidance_at` [B].
+
+    empty has one row.
+    """
     v_empty = denoiser(x, sigma, empty, rope)
     v_text = denoiser(x, sigma, texts, rope)
-    out: Tensor = v_empty + scale.view(-1, 1, 1, 1, 1) * (v_text - v_empty)
+    out: Tensor = v_empty + guidance_at(sigma, scale).view(-1, 1, 1, 1, 1) * (v_text - v_empty)
     return out
 
 

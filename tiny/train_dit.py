@@ -135,7 +135,8 @@ def run_stage(
 def load_vae(run: Path, device: torch.device) -> CausalVAE:
     vae = new_vae()
     load(run, "vae", vae)
-    return vae.to(device).requires_grad_(False).eval()
+    vae.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return vae.requires_grad_(False).eval()
 
 
 def train_dit(

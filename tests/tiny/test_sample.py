@@ -122,7 +122,7 @@ def test_a_student_of_a_new_teacher_keeps_the_guidance_that_it_knows(tmp_path: P
 def test_guidance_of_one_is_the_prompt_alone_and_more_goes_beyond_it() -> None:
     teacher = new_denoiser(3, guidance_embed=False).requires_grad_(False)
     texts, empty = Tokenizers().encode(PROMPTS), Tokenizers().encode([""])
-    x, sigma = torch.randn(2, 16, 2, 4, 6), torch.tensor([0.9, 0.4])
+    x, sigma = torch.randn(2, 16, 2, 4, 6), torch.tensor([0.9, 0.8])
     rope = rope_for(x)
     v_text = teacher(x, sigma, texts, rope)
     one, three = (guided(teacher, x, sigma, texts, empty, rope, torch.full((2,), s)) for s in (1.0, 3.0))
@@ -130,6 +130,16 @@ def test_guidance_of_one_is_the_prompt_alone_and_more_goes_beyond_it() -> None:
     v_empty = teacher(x, sigma, Tokenizers().encode(["", ""]), rope)
     torch.testing.assert_close(three - v_empty, 3 * (v_text - v_empty), atol=1e-4, rtol=0)
     assert (v_text - v_empty).abs().max() > 1e-3
+
+
+def test_guidance_does_not_count_where_little_noise_is_left() -> None:
+    teacher = new_denoiser(3, guidance_embed=False).requires_grad_(False)
+    texts, empty = Tokenizers().encode(PROMPTS), Tokenizers().encode([""])
+    x, sigma = torch.randn(2, 16, 2, 4, 6), torch.tensor([0.9, 0.4])
+    early, late = guided(teacher, x, sigma, texts, empty, rope_for(x), torch.full((2,), 6.0))
+    v_early, v_late = teacher(x, sigma, texts, rope_for(x))
+    torch.testing.assert_close(late, v_late, atol=1e-5, rtol=0)
+    assert (early - v_early).abs().max() > 1e-3
 
 
 def test_noise_levels_are_those_that_sampling_visits() -> None:
