@@ -2,7 +2,7 @@
 
 `python -m tiny.train_vae RUN --minutes 6` writes RUN/vae.safetensors; run again, it goes on from there. On a
 CPU begin with `--cut-outs 1`: pieces of clips around the things are a seventh of the work and hold all that
-is hard. `--decoder-only` leaves the latents as they are, for a DiT that already knows them.
+is hard.
 
 What is saved has the latents' mean and spread folded in: `latent * scaling_factor` has mean 0 and variance 1
 in every channel, which is what the DiT expects to see.
