@@ -25,9 +25,9 @@ from tiny.networks import Denoiser, load, new_denoiser, new_vae, save
 from tiny.render import render_batch
 from tiny.sample import rope_for
 from tiny.texts import Texts, Tokenizers
-from tiny.train_vae import TWO_THINGS, clips, psnr, relative_loss
+from tiny.train_vae import clips, draw_scene, psnr, relative_loss
 from tiny.training import Average, autocast, prepare_device, train
-from tiny.world import Scene, sample_scene
+from tiny.world import Scene
 
 SIZES: dict[Size, float] = {MAIN: 0.8, (64, 96, 17): 0.1, (96, 64, 17): 0.1}
 PREFIXES = {2: 0.6, 3: 0.2, 5: 0.2}  # latent frames that are decoded, from the first; fewer cost less
@@ -66,7 +66,7 @@ def encode(vae: CausalVAE, rng: Random, count: int, batch: int, minutes: float) 
         scenes: list[Scene] = []
         latents = []
         while not scenes or (len(scenes) < share * count and time.perf_counter() < deadline):
-            new = [sample_scene(rng, "train", TWO_THINGS) for _ in range(batch)]
+            new = [draw_scene(rng, "train") for _ in range(batch)]
             with autocast(device):
                 mean, _ = vae.encode(render_batch(new, *size, device)).chunk(2, dim=1)
             scenes += new

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from hyvideo_rt.models.vae import CausalVAE
 from tiny.networks import exists, load, new_vae, save
+from tiny.palette import BACKGROUNDS, COLOURS
 from tiny.render import render_batch
 from tiny.training import Average, autocast, prepare_device, train
-from tiny.world import Scene, Split, path, sample_scene
+from tiny.world import Scene, Split, path, radius, sample_scene
 
 Size = tuple[int, int, int]  # height, width, frames
 
@@ -42,6 +43,8 @@ KL_WEIGHT = 1e-5  # per latent, against a relative error per pixel
 L1_WEIGHT = 0.1
 WINDOW = 17  # pixels around each, across which contrast is measured
 MIN_VARIANCE = 0.02  # of pixels in [-1, 1]; a white shape's edge on pink has 0.04, on black 0.9
+FAINT = 0.5  # the share of scenes that are the faintest of FAINTEST_OF
+FAINTEST_OF = 4
 LATENT_NOISE = 0.25  # at most, of latents of variance 1: shapes are to differ by more than a DiT's errors
 START_LOG_VARIANCE = -6.0
 FOLD_CLIPS = 64
@@ -49,7 +52,19 @@ FOLD_CLIPS = 64
 
 def clips(rng: Random, split: Split, count: int, size: Size, device: torch.device) -> Tensor:
     """Newly drawn clips [count, 3, F, H, W] in [-1, 1]."""
-    return render_batch([sample_scene(rng, split, TWO_THINGS) for _ in range(count)], *size, device)
+    return render_batch([draw_scene(rng, split) for _ in range(count)], *size, device)
+
+
+def draw_scene(rng: Random, split: Split) -> Scene:
+    """A scene of the world, more often one with something small and pale than there: those are lost first."""
+    candidates = FAINTEST_OF if rng.random() < FAINT else 1
+    return min((sample_scene(rng, split, TWO_THINGS) for _ in range(candidates)), key=visibility)
+
+
+def visibility(scene: Scene) -> float:
+    """Of its faintest thing: RGB distance to the background, 0 to 442, times radius over the frame's side."""
+    behind = BACKGROUNDS[scene.background]
+    return min(math.dist(COLOURS[thing.colour], behind) * radius(thing, 1, 1) for thing in scene.things)
 
 
 def cut_outs(rng: Random, split: Split, count: int, device: torch.device) -> Tensor:
@@ -58,7 +73,7 @@ def cut_outs(rng: Random, split: Split, count: int, device: torch.device) -> Ten
     Pieces of one clip show one thing; a VAE that sees only those keeps the colour of the whole picture, in
     the statistics of its group norms, instead of the colour of each place.
     """
-    scenes = [sample_scene(rng, split) for _ in range(count)]
+    scenes = [draw_scene(rng, split) for _ in range(count)]
     whole = render_batch(scenes, *MAIN, device)
     pieces = [_cut_out(rng, scene, clip) for scene, clip in zip(scenes, whole, strict=True)]
     return torch.stack([_joined(rng, piece, pieces, rng.choice((0, 1, 1, 2))) for piece in pieces])

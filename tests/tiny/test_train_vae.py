@@ -9,8 +9,10 @@ from tiny.networks import load, new_vae
 from tiny.render import render_batch
 from tiny.train_vae import (
     MAIN,
+    TWO_THINGS,
     clips,
     cut_outs,
+    draw_scene,
     folded,
     local_variance,
     psnr,
@@ -18,8 +20,9 @@ from tiny.train_vae import (
     start_quiet,
     train_vae,
     vae_loss,
+    visibility,
 )
-from tiny.world import Scene, Thing
+from tiny.world import Scene, Thing, sample_scene
 
 SIZE = (32, 32, 5)
 CPU = torch.device("cpu")
@@ -65,6 +68,21 @@ def test_variance_is_that_of_the_pixels_around() -> None:
     assert found.shape == (1, 1, 2, 40, 40)
     assert found[..., [0, 10, 29, 39]].abs().max() < 1e-6  # 8 pixels and more from the edge
     assert found[..., 20].flatten() == pytest.approx(0.16 * (1 - (1 / 17) ** 2), abs=1e-5)  # 9 of 17 bright
+
+
+def test_small_and_pale_things_are_drawn_more_often() -> None:
+    white_on_pink, black_on_pink = (
+        Scene("pink", (Thing("star", colour, "small", "still"),)) for colour in ("white", "black")
+    )
+    assert visibility(white_on_pink) == pytest.approx(93.14 / 8, abs=0.01)
+    both = Scene("pink", black_on_pink.things + white_on_pink.things)
+    assert visibility(both) == visibility(white_on_pink) < visibility(black_on_pink)
+
+    drawn, usual = Random(1), Random(1)
+    faint = [visibility(draw_scene(drawn, "train")) for _ in range(400)]
+    plain = [visibility(sample_scene(usual, "train", TWO_THINGS)) for _ in range(400)]
+    limit = sorted(plain)[100]
+    assert 0.40 < sum(each < limit for each in faint) / 400 < 0.54  # (1/4 + 1 - (3/4)^4) / 2 = 0.47
 
 
 def test_a_shape_that_is_missed_costs_about_the_same_at_any_contrast() -> None:
