@@ -106,7 +106,8 @@ def test_a_few_steps_lower_the_loss() -> None:
     vae = new_vae()
     start_quiet(vae)
     torch.manual_seed(0)
-    video = clips(Random(1), "train", 2, SIZE, CPU)
+    rng = Random(1)
+    video = render_batch([sample_scene(rng, "train", TWO_THINGS) for _ in range(2)], *SIZE, CPU)
     optimizer = torch.optim.AdamW(vae.parameters(), 3e-3)
     losses = []
     for _ in range(8):
