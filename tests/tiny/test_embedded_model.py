@@ -22,10 +22,10 @@ def test_held_out_prompts_become_their_videos(pipeline: Pipeline) -> None:
     """With margins below what these weights reach; many stars are still too round."""
     found = shares(judge_prompts(pipeline, prompts(40, seed=1), seed=1))
     assert found["colour"] >= 0.93
-    assert found["direction"] >= 0.87
+    assert found["direction"] >= 0.9
     assert found["count"] >= 0.93
-    assert found["shape"] >= 0.6
-    assert found["all"] >= 0.6
+    assert found["shape"] >= 0.7
+    assert found["all"] >= 0.7
 
 
 def test_the_vae_keeps_held_out_clips(pipeline: Pipeline) -> None:
