@@ -2,6 +2,7 @@
 
 ``scale = max(max|row|, 1e-12) * (1 / 448)`` and ``values = x / scale``, in fp32; to nearest, ties to even.
 Times 1 / 448, not over 448: so torch divides by a number on a GPU, and the scales shall be equal everywhere.
+fp64 stays fp64: the oracle.
 
 x [B, L, K], attn [B, L, D], mlp [B, L, M] fp16, bf16 or fp32; shift, scale [B, K]. What a producer computes
 is first rounded to x's dtype, so that fused and unfused agree.
@@ -9,6 +10,7 @@ is first rounded to x's dtype, so that fused and unfused agree.
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from hyvideo_rt.kernels.fp8 import E4M3, E4M3_MAX, SMALLEST_ROW
@@ -48,12 +50,14 @@ def gelu_beside_rows_reference(attn: Tensor, mlp: Tensor) -> Rows:
 def rows_linear_reference(rows: Rows, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """rows [B, L, in], weight [out, in] E4M3, scale [out] fp32, bias [out]; out [B, L, out] like bias.
 
-    fp32 inside and one rounding at the end.
+    In the scale's dtype inside and one rounding at the end.
     """
-    product = rows.values.float() @ weight.float().t()
-    return (product * rows.scale * scale + bias.float()).to(bias.dtype)
+    acc = rows.scale.dtype
+    product = rows.values.to(acc) @ weight.to(acc).t()
+    return (product * rows.scale * scale + bias.to(acc)).to(bias.dtype)
 
 
 def _quantise(x: Tensor, largest: Tensor) -> Rows:
-    scale = largest.float().clamp(min=SMALLEST_ROW) * (1 / E4M3_MAX)
-    return Rows((x.float() / scale).clamp(-E4M3_MAX, E4M3_MAX).to(E4M3), scale)
+    acc = torch.promote_types(x.dtype, torch.float32)
+    scale = largest.to(acc).clamp(min=SMALLEST_ROW) * (1 / E4M3_MAX)
+    return Rows((x.to(acc) / scale).clamp(-E4M3_MAX, E4M3_MAX).to(E4M3), scale)

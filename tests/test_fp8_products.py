@@ -1,8 +1,5 @@
 """The DiT whose blocks multiply in 8 bits, without engines."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -12,16 +9,15 @@ from hyvideo_rt.cli.main import main
 from hyvideo_rt.cli.model_choice import embedded_tiny
 from hyvideo_rt.kernels.ops import REFERENCE
 from hyvideo_rt.kernels.rope import rope_table
-from hyvideo_rt.models.dit import Blocks, HunyuanVideoDiT, block_weights
+from hyvideo_rt.models.dit import HunyuanVideoDiT, block_weights
 from hyvideo_rt.models.linear import Fp8Linear, ScaledFp8Linear, TransposedFp8Linear, linear_names
 from hyvideo_rt.pipeline import default_ops
 
 BUCKET = Bucket(64, 64, 17)
-Streams = tuple[Tensor, Tensor]  # image, text
 
 
 @torch.inference_mode()
-def velocity(dit: HunyuanVideoDiT, device: str = "cpu", blocks: Blocks | None = None) -> Tensor:
+def velocity(dit: HunyuanVideoDiT, device: str = "cpu") -> Tensor:
     config, generator = dit.config, torch.Generator().manual_seed(0)
     dtype = dit.img_in.proj.weight.dtype
     text = torch.randn(1, 9, config.text_dim, generator=generator).to(device, dtype)
@@ -29,7 +25,7 @@ def velocity(dit: HunyuanVideoDiT, device: str = "cpu", blocks: Blocks | None = 
     latents = torch.randn(1, 16, *BUCKET.latent_shape, generator=generator).to(device)
     cos, sin = (x.to(device) for x in rope_table(BUCKET.grid, config.rope_dims, config.rope_theta))
     t, guidance = torch.tensor([700.0], device=device), torch.tensor([6000.0], device=device)
-    out: Tensor = dit(latents, dit.condition(t, text, pooled, guidance), (cos, sin), blocks)
+    out: Tensor = dit(latents, dit.condition(t, text, pooled, guidance), (cos, sin))
     return out.cpu()
 
 
@@ -45,48 +41,12 @@ def test_it_computes_nearly_the_same() -> None:
     assert relative(weights, exact) < relative(products, exact)
 
 
-def test_each_block_computes_what_the_engines_do() -> None:
-    """One formula, two orders of summation: the same, but for the odd value that rounds the other way.
-
-    Such a value moves its token by up to a few per cent, and the blocks after it carry that to all tokens: so
-    each block of both gets the same inputs, and tokens are counted.
-    """
+def test_it_computes_what_the_engines_do() -> None:
+    """In fp64: in fp32 two orders of summation round a few values to different neighbours, which grows."""
     checkpoint = embedded_tiny()
-    ours = checkpoint.load_dit("cpu", torch.float32, fp8=True, fp8_products=True).blocks()
-    engines = in_the_engines_arithmetic(checkpoint.load_dit("cpu", torch.float32, fp8=True))
-    moved: list[float] = []  # the share of tokens to which a block of the one adds something else
-
-    def compare(x: Tensor, got: Tensor, want: Tensor) -> None:
-        added = want - x
-        assert added.norm(dim=-1).min() > 0
-        differences = (got - want).norm(dim=-1) / added.norm(dim=-1)
-        moved.append(float((differences > 1e-5).float().mean()))
-
-    def double(of_ours: Callable[..., Streams], of_engines: Callable[..., Streams]) -> Callable[..., Streams]:
-        def run(img: Tensor, txt: Tensor, *others: Any) -> Streams:
-            got, want = of_ours(img, txt, *others), of_engines(img, txt, *others)
-            compare(torch.cat((img, txt), dim=1), torch.cat(got, dim=1), torch.cat(want, dim=1))
-            return want
-
-        return run
-
-    def single(of_ours: Callable[..., Tensor], of_engines: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def run(x: Tensor, *others: Any) -> Tensor:
-            want = of_engines(x, *others)
-            compare(x, of_ours(x, *others), want)
-            return want
-
-        return run
-
-    theirs = engines.blocks()
-    velocity(
-        engines,
-        blocks=Blocks(
-            list(map(double, ours.double, theirs.double)), list(map(single, ours.single, theirs.single))
-        ),
-    )
-    assert len(moved) == len(ours.double) + len(ours.single)
-    assert max(moved) <= 0.05
+    products = velocity(checkpoint.load_dit("cpu", torch.float64, fp8=True, fp8_products=True))
+    engines = in_the_engines_arithmetic(checkpoint.load_dit("cpu", torch.float64, fp8=True))
+    assert relative(products, velocity(engines)) < 1e-6
 
 
 def in_the_engines_arithmetic(dit: HunyuanVideoDiT) -> HunyuanVideoDiT:
