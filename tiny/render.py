@@ -17,7 +17,7 @@ from tiny.world import SHAPES, Scene, Thing, path, radius
 STAR_TIP, STAR_NOTCH = 1.15, 0.45 * 1.15  # distance of the points and of the notches from the centre
 SQUARE_HALF = 0.9
 TRIANGLE_TIP = 1.15
-AREAS = {  # in squared radii
+AREAS: dict[str, float] = {  # in squared radii
     "circle": np.pi,
     "square": 4 * SQUARE_HALF**2,
     "triangle": 0.75 * 3**0.5 * TRIANGLE_TIP**2,

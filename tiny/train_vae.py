@@ -11,7 +11,7 @@ in every channel, which is what the DiT expects to see.
 import argparse
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from random import Random
@@ -23,7 +23,7 @@ from torch import Tensor
 from hyvideo_rt.models.vae import CausalVAE
 from tiny.networks import exists, load, new_vae, save
 from tiny.palette import BACKGROUNDS, COLOURS
-from tiny.render import render_batch
+from tiny.render import AREAS, render_batch
 from tiny.training import Average, autocast, prepare_device, train
 from tiny.world import Scene, Split, path, radius, sample_scene
 
@@ -38,6 +38,7 @@ SIZES: dict[Size, float] = {
     (64, 64, 1): 0.1,
 }
 CUT_OUT: Size = (32, 32, 9)
+JOINED = 0.25
 TWO_THINGS = 0.5  # more than in the world: see `cut_outs`
 KL_WEIGHT = 1e-5  # per latent, against a relative error per pixel
 L1_WEIGHT = 0.1
@@ -45,7 +46,8 @@ WINDOW = 17  # pixels around each, across which contrast is measured
 MIN_VARIANCE = 0.02  # of pixels in [-1, 1]; a white shape's edge on pink has 0.04, on black 0.9
 FAINT = 0.5  # the share of scenes that are the faintest of FAINTEST_OF
 FAINTEST_OF = 4
-LATENT_NOISE = 0.25  # at most, of latents of variance 1: shapes are to differ by more than a DiT's errors
+BRIGHT = 0.35  # the share of scenes with something brighter than what is behind it
+LATENT_NOISE = 0.35  # at most, of latents of variance 1: shapes are to differ by more than a DiT's errors
 START_LOG_VARIANCE = -6.0
 FOLD_CLIPS = 64
 
@@ -56,27 +58,54 @@ def clips(rng: Random, split: Split, count: int, size: Size, device: torch.devic
 
 
 def draw_scene(rng: Random, split: Split) -> Scene:
-    """A scene of the world, more often one with something small and pale than there: those are lost first."""
+    """A scene of the world, more often than there one with something small and pale, or with something
+    bright: those are lost first.
+    """
     candidates = FAINTEST_OF if rng.random() < FAINT else 1
-    return min((sample_scene(rng, split, TWO_THINGS) for _ in range(candidates)), key=visibility)
+    bright = rng.random() < BRIGHT
+    return min((_sample(rng, split, bright) for _ in range(candidates)), key=visibility)
+
+
+def _sample(rng: Random, split: Split, bright: bool) -> Scene:
+    while True:
+        scene = sample_scene(rng, split, TWO_THINGS)
+        if not bright or has_bright(scene):
+            return scene
+
+
+def has_bright(scene: Scene) -> bool:
+    """Whether one of its things has more of every colour than the background: white ones, or any on black."""
+    behind = BACKGROUNDS[scene.background]
+    return any(
+        all(ours > theirs for ours, theirs in zip(COLOURS[thing.colour], behind, strict=True))
+        for thing in scene.things
+    )
 
 
 def visibility(scene: Scene) -> float:
-    """Of its faintest thing: RGB distance to the background, 0 to 442, times radius over the frame's side."""
+    """Of its faintest thing: RGB distance to the background, 0 to 442, times the root of the frame's share
+    that it covers. Of equal radius, stars and triangles cover half as much as circles and squares.
+    """
     behind = BACKGROUNDS[scene.background]
-    return min(math.dist(COLOURS[thing.colour], behind) * radius(thing, 1, 1) for thing in scene.things)
+    return min(
+        math.dist(COLOURS[thing.colour], behind) * radius(thing, 1, 1) * math.sqrt(AREAS[thing.shape])
+        for thing in scene.things
+    )
 
 
 def cut_outs(rng: Random, split: Split, count: int, device: torch.device) -> Tensor:
-    """Pieces of clips of the main size [count, 3, 9, 32, 32], most of them joined of two or four.
+    """Pieces of clips of the main size [count, 3, 9, 32, 32], the share JOINED of them put together of two.
 
     Pieces of one clip show one thing; a VAE that sees only those keeps the colour of the whole picture, in
-    the statistics of its group norms, instead of the colour of each place.
+    the statistics of its group norms, instead of the colour of each place. But seams are edges too, and what
+    is spent on them is lost to shapes.
     """
     scenes = [draw_scene(rng, split) for _ in range(count)]
     whole = render_batch(scenes, *MAIN, device)
     pieces = [_cut_out(rng, scene, clip) for scene, clip in zip(scenes, whole, strict=True)]
-    return torch.stack([_joined(rng, piece, pieces, rng.choice((0, 1, 1, 2))) for piece in pieces])
+    return torch.stack(
+        [_joined(rng, piece, rng.choice(pieces)) if rng.random() < JOINED else piece for piece in pieces]
+    )
 
 
 def _cut_out(rng: Random, scene: Scene, clip: Tensor) -> Tensor:
@@ -91,14 +120,11 @@ def _cut_out(rng: Random, scene: Scene, clip: Tensor) -> Tensor:
     return clip[:, first : first + frames, top : top + height, left : left + width]
 
 
-def _joined(rng: Random, piece: Tensor, pieces: Sequence[Tensor], times: int) -> Tensor:
-    """The piece beside or above another one, cut at a random place, each of them joined `times - 1` times."""
-    if times == 0:
-        return piece
-    parts = [_joined(rng, part, pieces, times - 1) for part in (piece, rng.choice(pieces))]
+def _joined(rng: Random, piece: Tensor, other: Tensor) -> Tensor:
+    """The piece beside or above the other one, cut at a random place."""
     axis = rng.choice((2, 3))
     at = rng.randrange(8, 25)
-    return torch.cat((parts[0].narrow(axis, 0, at), parts[1].narrow(axis, at, CUT_OUT[0] - at)), axis)
+    return torch.cat((piece.narrow(axis, 0, at), other.narrow(axis, at, CUT_OUT[0] - at)), axis)
 
 
 @torch.no_grad()
@@ -110,11 +136,16 @@ def start_quiet(vae: CausalVAE) -> None:
 
 def local_variance(video: Tensor) -> Tensor:
     """Of the pixels around each one in its frame: [B, C, F, H, W] to [B, 1, F, H, W], mean over channels."""
-    moments = torch.cat((video, video.square()), dim=1)
-    mean, square = F.avg_pool3d(
-        moments, (1, WINDOW, WINDOW), stride=1, padding=(0, WINDOW // 2, WINDOW // 2), count_include_pad=False
-    ).chunk(2, dim=1)
+    mean, square = _window_mean(torch.cat((video, video.square()), dim=1)).chunk(2, dim=1)
     return (square - mean.square()).clamp(min=0).mean(dim=1, keepdim=True)
+
+
+def _window_mean(x: Tensor) -> Tensor:
+    """Over WINDOW x WINDOW pixels, first down, then across: 2 x 17 sums for each pixel instead of 17 x 17."""
+    side = WINDOW // 2
+    for window, pad in (((1, WINDOW, 1), (0, side, 0)), ((1, 1, WINDOW), (0, 0, side))):
+        x = F.avg_pool3d(x, window, stride=1, padding=pad, count_include_pad=False)
+    return x
 
 
 def relative_loss(decoded: Tensor, video: Tensor) -> Tensor:

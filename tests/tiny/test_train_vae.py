@@ -14,6 +14,7 @@ from tiny.train_vae import (
     cut_outs,
     draw_scene,
     folded,
+    has_bright,
     local_variance,
     psnr,
     relative_loss,
@@ -70,19 +71,28 @@ def test_variance_is_that_of_the_pixels_around() -> None:
     assert found[..., 20].flatten() == pytest.approx(0.16 * (1 - (1 / 17) ** 2), abs=1e-5)  # 9 of 17 bright
 
 
-def test_small_and_pale_things_are_drawn_more_often() -> None:
+def test_what_is_small_pale_or_bright_is_drawn_more_often() -> None:
     white_on_pink, black_on_pink = (
         Scene("pink", (Thing("star", colour, "small", "still"),)) for colour in ("white", "black")
     )
-    assert visibility(white_on_pink) == pytest.approx(93.14 / 8, abs=0.01)
+    assert visibility(white_on_pink) == pytest.approx(93.14 / 8 * 1.749**0.5, abs=0.01)
     both = Scene("pink", black_on_pink.things + white_on_pink.things)
     assert visibility(both) == visibility(white_on_pink) < visibility(black_on_pink)
 
+    white_on_black, red_on_black, yellow_on_grey = (
+        Scene(behind, (Thing("star", colour, "small", "still"),))
+        for colour, behind in (("white", "black"), ("red", "black"), ("yellow", "grey"))
+    )
+    assert all(map(has_bright, (white_on_pink, both, white_on_black, red_on_black)))
+    assert not any(map(has_bright, (black_on_pink, yellow_on_grey)))
+
     drawn, usual = Random(1), Random(1)
-    faint = [visibility(draw_scene(drawn, "train")) for _ in range(400)]
-    plain = [visibility(sample_scene(usual, "train", TWO_THINGS)) for _ in range(400)]
-    limit = sorted(plain)[100]
-    assert 0.40 < sum(each < limit for each in faint) / 400 < 0.54  # (1/4 + 1 - (3/4)^4) / 2 = 0.47
+    often = [draw_scene(drawn, "train") for _ in range(1000)]
+    plain = [sample_scene(usual, "train", TWO_THINGS) for _ in range(1000)]
+    limit = sorted(map(visibility, plain))[250]
+    assert 0.49 < sum(visibility(each) < limit for each in often) / 1000 < 0.60
+    assert 0.53 < sum(map(has_bright, often)) / 1000 < 0.63
+    assert 0.20 < sum(map(has_bright, plain)) / 1000 < 0.31
 
 
 def test_a_shape_that_is_missed_costs_about_the_same_at_any_contrast() -> None:
@@ -123,6 +133,16 @@ def test_each_cut_out_shows_part_of_a_thing() -> None:
     pieces = cut_outs(Random(0), "train", 24, CPU)
     assert pieces.shape == (24, 3, 9, 32, 32)
     assert all(piece.std(dim=(1, 2, 3)).max() > 0.05 for piece in pieces)
+    seams = sum(_has_seam(piece) for piece in pieces)
+    assert 2 <= seams <= 10, "a quarter of them is put together of two"
+
+
+def _has_seam(piece: torch.Tensor) -> bool:
+    """A line across the whole piece, between two backgrounds, in every frame."""
+    return any(
+        bool((piece.diff(dim=axis).abs().amax(dim=0) > 0.02).all(dim=0).all(dim=3 - axis).any())
+        for axis in (2, 3)
+    )
 
 
 def test_training_goes_on_where_it_ended(tmp_path: Path) -> None:
