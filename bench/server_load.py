@@ -1,9 +1,9 @@
 """The server under load, on the embedded model: `python -m hyvideo_rt.bench.server_load`.
 
 Overhead: what a client waits for one video, created and followed to its end or asked for in one request,
-against the bare pipeline, turn by turn. Two processes on the same weights differ by some per cent all their
-life, so several fresh servers each race a fresh process of the pipeline. Burst: many creates against a small
-queue; how many are accepted, how fast the rest is refused, and that every accepted one ends once.
+against the bare pipeline in the same worker, turn by turn, for several fresh servers. Burst: many creates
+against a small queue; how many are accepted, how fast the rest is refused, and that every accepted one ends
+once.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from email.message import Message
 from http import HTTPStatus
@@ -26,27 +26,28 @@ import httpx
 import torch
 
 from hyvideo_rt.bench import limits
-from hyvideo_rt.bench.apart import apart
+from hyvideo_rt.bench.bare_server import running_bare_server
 from hyvideo_rt.bench.conditions import Workload, conditions
 from hyvideo_rt.bench.metrics_text import bound_below, total
 from hyvideo_rt.bench.networks import embedded_flops
 from hyvideo_rt.bench.server_process import running_server
 from hyvideo_rt.bench.timing import Ratio, Timing, race
 from hyvideo_rt.buckets import Bucket
-from hyvideo_rt.cli.model_choice import embedded_tiny
-from hyvideo_rt.pipeline import Pipeline, Precision
+from hyvideo_rt.pipeline import Precision
 from hyvideo_rt.sampling import SamplingParams
-from hyvideo_rt.video import save_mp4
+from hyvideo_rt.server.jobs import VideoRequest
 
 PROMPT, STEPS = "a red circle moves right", 20
 CPU, BUCKET = torch.device("cpu"), Bucket(64, 64, 17)
 WARM_UP = 2
+# Seconds of each way, and of a client's what lies outside of the worker's stages.
+Race = tuple[dict[str, list[float]], dict[str, list[float]]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=15, help="of a server and a pipeline, one after another")
-    parser.add_argument("--videos", type=int, default=9, help="that each of a pair makes in each way")
+    parser.add_argument("--servers", type=int, default=8, help="one after another (8)")
+    parser.add_argument("--videos", type=int, default=15, help="that each of them makes in each way (15)")
     parser.add_argument("--burst", type=int, default=1000, help="creates at once")
     parser.add_argument("--connections", type=int, default=16, help="that ask at the same time")
     parser.add_argument("--queue", type=int, default=50, help="jobs that may wait in the burst")
@@ -58,7 +59,7 @@ def main() -> None:
         "limits": asdict(limits.measure(CPU)),
         "flops": embedded_flops(PROMPT, SamplingParams(BUCKET, seed=0, num_inference_steps=STEPS)),
     }
-    result["overhead"] = overhead(args.pairs, args.videos)
+    result["overhead"] = overhead(args.servers, args.videos)
     with (
         tempfile.TemporaryDirectory() as folder,
         running_server(Path(folder) / "data", "--max-queue-jobs", str(args.queue)) as server,
@@ -102,40 +103,46 @@ class Visitor:
         return float(sum(video["stage_seconds"].values()))
 
 
-def overhead(pairs: int, videos: int) -> dict[str, Any]:
-    """One video from prompt to file by the pipeline alone and through the server in both ways.
+def overhead(servers: int, videos: int) -> dict[str, Any]:
+    """One video from prompt to file by the pipeline alone and through the server in both ways."""
+    return summary([race_one(videos, backwards=bool(server % 2)) for server in range(servers)])
 
-    Of each pair the medians; timings and ratios are of these. added: a client's seconds over those that the
-    worker's stages took.
+
+def summary(races: Sequence[Race]) -> dict[str, Any]:
+    """Timings of all videos. Ratios are of the same in units of what the pipeline alone takes in their worker
+    (the median), by which workers differ.
     """
-    medians: dict[str, list[float]] = collections.defaultdict(list)
-    added: dict[str, list[float]] = collections.defaultdict(list)
-    for pair in range(pairs):
-        raced, over = apart(race_pair, videos, bool(pair % 2))
-        for of, all_ in ((raced, medians), (over, added)):
-            for name, seconds in of.items():
-                all_[name].append(statistics.median(seconds))
+    seconds, units, added = (collections.defaultdict[str, list[float]](list) for _ in range(3))
+    for raced, over in races:
+        unit_s = statistics.median(raced["bare"])
+        for name, each in raced.items():
+            seconds[name] += each
+            units[name] += [one_s / unit_s for one_s in each]
+        for name, each in over.items():
+            added[name] += each
     return {
-        **{name: asdict(Timing.of(seconds)) for name, seconds in medians.items()},
-        "videos_of_each": videos,
-        "ratios": {name: asdict(Ratio.of(medians[name], medians["bare"])) for name in added},
-        "added_ms": {name: _ms(seconds) for name, seconds in added.items()},
+        **{name: asdict(Timing.of(each)) for name, each in seconds.items()},
+        "servers": len(races),
+        "ratios": {name: asdict(Ratio.of(units[name], units["bare"])) for name in added},
+        "added_ms": {name: _ms(each) for name, each in added.items()},
     }
 
 
-def race_pair(videos: int, backwards: bool) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds of the pipeline in this process and of a new server, and what of these is not in its stages.
+def race_one(videos: int, *, backwards: bool) -> Race:
+    """In one new server.
 
-    backwards: the other way round, since whoever comes after another process finds its caches cold.
+    backwards: the other way round, since a video may be made faster after one than after another.
     """
     seeds = itertools.count()
+    bare_s: list[float] = []
     added: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as name, running_server(Path(name) / "data") as server:
-        pipeline, visitor, folder = Pipeline.load(embedded_tiny(), CPU), Visitor(server.url), Path(name)
+    with tempfile.TemporaryDirectory() as folder, running_bare_server(Path(folder)) as (server, door):
+        visitor = Visitor(server.url)
 
         def bare() -> None:
+            """Its seconds are the worker's: what it takes to ask there is no part of a pipeline."""
             params = SamplingParams(BUCKET, next(seeds), num_inference_steps=STEPS)
-            save_mp4(pipeline.generate(PROMPT, params), folder / "bare.mp4")
+            bare_s.append(door.seconds(VideoRequest(PROMPT, params)))
 
         def through(way: str, make: Callable[[dict[str, Any]], str]) -> None:
             start = time.perf_counter()
@@ -150,6 +157,7 @@ def race_pair(videos: int, backwards: bool) -> tuple[dict[str, list[float]], dic
         }
         order = reversed(contestants) if backwards else contestants
         seconds = race({name: contestants[name] for name in order}, videos, WARM_UP)
+    seconds["bare"] = bare_s[WARM_UP:]
     return seconds, {way: each[WARM_UP:] for way, each in added.items()}
 
 

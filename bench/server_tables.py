@@ -27,10 +27,11 @@ def server_table() -> str:
         f"{burst['refused_p99_ms']:.0f} ms | |\n",
     ]
     notes = (
-        f"Embedded model, {device_words(result)}. {overhead['bare']['runs']} fresh servers, each beside a ",
-        f"fresh process of the pipeline, {overhead['videos_of_each']} videos of each, turn by turn: medians ",
-        "of their medians. The limit is the arithmetic of a video at a large product's rate. The burst has ",
-        f"{burst['connections']} connections, while the worker makes videos on the same cores. ",
+        f"Embedded model, {device_words(result)}. {overhead['servers']} fresh servers; ",
+        f"{overhead['bare']['runs']} videos in each way, turn by turn, those of the pipeline alone in the ",
+        "worker's own process. Ratios are in units of what it takes there. The limit is the arithmetic of a ",
+        f"video at a large product's rate. The burst has {burst['connections']} connections, while the ",
+        "worker makes videos on the same cores. ",
         f"Every accepted video ended once. `{result['conditions']['command']}`",
     )
     return table(("", "median, ratio to the pipeline alone", "of the limit"), rows, notes)

@@ -45,7 +45,7 @@ from hyvideo_rt.server.protocol import (
 from hyvideo_rt.video import save_mp4
 
 HEARTBEAT_S = 1.0
-PROGRESS_S = 0.05  # between two reports of one stage: a server that computes on the same cores has to live
+PROGRESS_S = 0.1  # from a report to the next of its stage: on a CPU each takes the cores that make the video
 BEHIND_SERVER = 5
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def serve(pipeline: Pipeline, message: Generate, wire: Wire) -> Done | Failed:
         if message.id in wire.cancelled:
             raise Cancelled(message.id)
         now = time.monotonic()
-        if done in (0, total) or now - told >= PROGRESS_S:
+        if done == 0 or now - told >= PROGRESS_S:
             told = now
             wire.send(protocol.Progress(message.id, stage, done, total))
 
@@ -155,12 +155,11 @@ def _make(pipeline: Pipeline, message: Generate, progress: Progress) -> Done:
 
 
 def _load(pipeline: Pipeline, bucket: Bucket, progress: Progress) -> None:
-    """Swap: the engines of this size, where they are not loaded yet."""
-    progress("load", 0, 1)
+    """Swap: the engines of this size, where there are any and they are not loaded yet."""
     engines = pipeline.engines_for(bucket)
     if engines:
+        progress("load", 0, 1)
         engines.warm([bucket])
-    progress("load", 1, 1)
 
 
 def _timed(act: Callable[[], None]) -> float:

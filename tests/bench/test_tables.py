@@ -278,7 +278,7 @@ def test_a_cold_start(put: Put) -> None:
 def test_the_server(put: Put) -> None:
     overhead: dict[str, Any] = {"bare": timing(0.2), "sync": timing(0.25), "followed": timing(0.25)}
     overhead |= {
-        "videos_of_each": 9,
+        "servers": 2,
         "ratios": {"sync": ratio(1.25), "followed": ratio(1)},
         "added_ms": {"sync": 10.7, "followed": 11.4},
     }
