@@ -1,7 +1,7 @@
 """The real server, whose worker also makes videos that nobody asked the server for.
 
-Two processes on the same weights differ by some per cent all their life, by where their memory lies. What a
-server adds is less than that, so both ways have to be measured in one process: the worker's own.
+Two processes on the same weights differ by some per cent all their life, and a server adds no more than that:
+both ways have to be measured in one process, the worker's own.
 `python -m hyvideo_rt.bench.bare_server SOCKET serve FLAGS` listens on the Unix socket SOCKET, too.
 """
 

@@ -38,7 +38,7 @@ SIZES: dict[Size, float] = {
     (64, 64, 1): 0.1,
 }
 CUT_OUT: Size = (32, 32, 9)
-JOINED = 0.25
+JOINED = 0.25  # the share of cut-outs that are put together of two
 TWO_THINGS = 0.5  # more than in the world: see `cut_outs`
 KL_WEIGHT = 1e-5  # per latent, against a relative error per pixel
 L1_WEIGHT = 0.1
@@ -46,7 +46,7 @@ WINDOW = 17  # pixels around each, across which contrast is measured
 MIN_VARIANCE = 0.02  # of pixels in [-1, 1]; a white shape's edge on pink has 0.04, on black 0.9
 FAINT = 0.5  # the share of scenes that are the faintest of FAINTEST_OF
 FAINTEST_OF = 4
-BRIGHT = 0.35  # the share of scenes with something brighter than what is behind it
+BRIGHT = 0.35  # the share of scenes that must have something brighter than what is behind it
 LATENT_NOISE = 0.35  # at most, of latents of variance 1: shapes are to differ by more than a DiT's errors
 START_LOG_VARIANCE = -6.0
 FOLD_CLIPS = 64

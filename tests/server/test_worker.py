@@ -123,6 +123,22 @@ def test_a_request_reports_every_stage_and_writes_its_file(pipeline: Pipeline, t
     assert (tmp_path / "out.mp4").stat().st_size > 1000
 
 
+def test_engines_are_said_to_load_before_they_do() -> None:
+    told: list[tuple[object, ...]] = []
+
+    class Engines:
+        def warm(self, sizes: list[Bucket]) -> None:
+            told.append(("warm", *sizes))
+
+    class WithEngines:
+        def engines_for(self, bucket: Bucket) -> Engines:
+            return Engines()
+
+    size = Bucket(64, 64, 17)
+    worker._load(WithEngines(), size, lambda *report: told.append(report))  # type: ignore[arg-type]
+    assert told == [("load", 0, 1), ("warm", size)]
+
+
 def test_steps_that_are_soon_done_are_not_all_told(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
