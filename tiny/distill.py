@@ -1,9 +1,10 @@
 """Stage 3: the embedded guidance, distilled from classifier-free guidance.
 
 `python -m tiny.distill RUN --minutes 5` needs RUN/vae and RUN/teacher and writes RUN/student.safetensors; run
-again, it goes on from there, or from the teacher if that has been trained since. The student learns the
-frozen teacher's classifier-free guidance, `tiny.sample.guided`, for scales s from 1 to 10, with ``1000 s`` as
-its second embedded number, so that one run does the work of two.
+again, it goes on from there, or from the teacher if that has been trained since. Where guidance counts, the
+student learns the frozen teacher's, `tiny.sample.guided`, for scales s from 1 to 10, with ``1000 s`` as its
+second embedded number, so that one run does the work of two. Below, it goes on learning from the clips
+themselves, as the teacher did: there shapes are made, and it may well come to make them better.
 """
 
 from collections.abc import Sequence
@@ -19,9 +20,9 @@ from hyvideo_rt.buckets import Bucket
 from hyvideo_rt.sampling import TIMESTEPS
 from tiny.latents import MAIN, Pool
 from tiny.networks import GUIDANCE, Denoiser, exists, is_newer, load, new_denoiser, save
-from tiny.sample import guidance_at, guided, rope_for
+from tiny.sample import GUIDED_FROM, guidance_at, guided, rope_for
 from tiny.texts import Texts, Tokenizers
-from tiny.train_dit import LEVELS, draw, draw_sigmas, run_stage
+from tiny.train_dit import LEVELS, SHIFT, draw, evenly, run_stage, shifted
 from tiny.training import (
     Average,
     Step,
@@ -34,25 +35,37 @@ from tiny.training import (
 )
 
 SCALES = (1.0, 10.0)
+START = GUIDED_FROM / (SHIFT - (SHIFT - 1) * GUIDED_FROM)  # `shifted` makes GUIDED_FROM of it
 EMPTY_CAPTIONS = 0.02  # guided nowhere, but still a video
 
 
 def distillation_loss(
     student: Denoiser, teacher: Denoiser, clips: Tensor, texts: Texts, empty: Texts
 ) -> Tensor:
-    """clips [B, 16, T, H, W] of variance 1, each at LEVELS noise levels; empty has one row.
+    """clips [B, 16, T, H, W] of variance 1, each at one noise level where guidance counts and at one below;
+    empty has one row.
 
     Errors count relative to their scale, with which the target grows: else the largest scales drown the rest.
     """
-    clips = clips.repeat(LEVELS, 1, 1, 1, 1)
-    sigma = draw_sigmas(len(clips), clips.device)
-    x = torch.lerp(clips, torch.randn_like(clips), sigma.view(-1, 1, 1, 1, 1))
+    count = len(clips)
+    sigma = draw_levels(count, clips.device)
     scale = torch.empty_like(sigma).uniform_(*SCALES)
+    clips = clips.repeat(2, 1, 1, 1, 1)
+    noise = torch.randn_like(clips)
+    x = torch.lerp(clips, noise, sigma.view(-1, 1, 1, 1, 1))
     rope = rope_for(clips)
+    target = noise - clips
     with torch.no_grad():
-        target = guided(teacher, x, sigma, texts, empty, rope, scale)
+        target[:count] = guided(teacher, x[:count], sigma[:count], texts, empty, rope, scale[:count])
     part = guidance_at(sigma, scale).view(-1, 1, 1, 1, 1)
     return F.mse_loss(student(x, sigma, texts, rope, scale) / part, target / part)
+
+
+def draw_levels(count: int, device: torch.device) -> Tensor:
+    """Noise levels [2 B]: B from GUIDED_FROM up, then B below, on both sides as densely as sampling is."""
+    return torch.cat(
+        (shifted(START + (1 - START) * evenly(count, device)), shifted(START * evenly(count, device)))
+    )
 
 
 def student_of(run: Path) -> Denoiser:

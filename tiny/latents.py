@@ -21,7 +21,7 @@ from tiny.captions import caption
 from tiny.render import render_batch
 from tiny.texts import LLM_LENGTH, Texts, Tokenizers
 from tiny.training import autocast
-from tiny.world import Scene, sample_scene
+from tiny.world import Scene, has_star, sample_until
 
 Size = tuple[int, int, int]  # height, width, frames
 Ids = tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.int16]]  # LLM [N, 32], valid [N], CLIP [N, 32]
@@ -30,6 +30,7 @@ MAIN: Size = (64, 64, 17)
 SIZES: dict[Size, float] = {MAIN: 0.79, (64, 96, 17): 0.07, (96, 64, 17): 0.07, (64, 64, 33): 0.07}
 CAPTIONS = 8  # of each clip
 TWO_THINGS = 0.5  # more than in the world: which attribute is whose takes longest to learn
+STARS = 0.35  # the share of scenes that must have one: the shape that is lost most often
 CHUNK = 512  # clips that a worker describes at a time
 ENCODE_BATCH = 64
 
@@ -95,11 +96,15 @@ def describe(job: tuple[str, int]) -> tuple[list[Scene], Ids]:
     """From a seed and a number, so many scenes and their captions' ids."""
     seed, count = job
     rng = Random(seed)
-    scenes = [sample_scene(rng, "train", TWO_THINGS) for _ in range(count)]
+    scenes = [_draw_scene(rng) for _ in range(count)]
     texts = _tokenizers().encode([caption(scene, rng) for scene in scenes for _ in range(CAPTIONS)])
     prompts = texts.llm_ids[:, VIDEO_TEMPLATE.crop_start :]
     assert prompts.shape[1] == LLM_LENGTH
     return scenes, (_small(prompts), _small(texts.valid), _small(texts.clip_ids))
+
+
+def _draw_scene(rng: Random) -> Scene:
+    return sample_until([has_star] if rng.random() < STARS else [], rng, "train", TWO_THINGS)
 
 
 @cache

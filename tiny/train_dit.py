@@ -45,11 +45,20 @@ SHIFT = 7.0  # of the noise levels, as in sampling
 UNSHIFTED = 0.2  # the share of clips whose noise level is not shifted: fine detail is learned there
 
 
+def evenly(count: int, device: torch.device) -> Tensor:
+    """Random numbers [B], one from each of so many equal parts of 0..1."""
+    return (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
+
+
+def shifted(u: Tensor) -> Tensor:
+    """Noise levels with the density of those that sampling visits, of numbers u spread evenly over 0..1."""
+    return SHIFT * u / (1 + (SHIFT - 1) * u)
+
+
 def draw_sigmas(count: int, device: torch.device) -> Tensor:
     """Noise levels [B], evenly spread over the levels that sampling visits, a few over all of 0..1."""
-    u = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
-    shifted = torch.rand(count, device=device) >= UNSHIFTED
-    return torch.where(shifted, SHIFT * u / (1 + (SHIFT - 1) * u), u)
+    u = evenly(count, device)
+    return torch.where(torch.rand(count, device=device) >= UNSHIFTED, shifted(u), u)
 
 
 def flow_loss(denoiser: Denoiser, clips: Tensor, texts: Texts) -> Tensor:

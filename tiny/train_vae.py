@@ -25,7 +25,7 @@ from tiny.networks import exists, load, new_vae, save
 from tiny.palette import BACKGROUNDS, COLOURS
 from tiny.render import AREAS, render_batch
 from tiny.training import Average, autocast, prepare_device, train
-from tiny.world import Scene, Split, path, radius, sample_scene
+from tiny.world import Scene, Split, has_star, path, radius, sample_until
 
 Size = tuple[int, int, int]  # height, width, frames
 
@@ -47,6 +47,7 @@ MIN_VARIANCE = 0.02  # of pixels in [-1, 1]; a white shape's edge on pink has 0.
 FAINT = 0.5  # the share of scenes that are the faintest of FAINTEST_OF
 FAINTEST_OF = 4
 BRIGHT = 0.35  # the share of scenes that must have something brighter than what is behind it
+STARS = 0.35  # the share of scenes that must have one
 LATENT_NOISE = 0.35  # at most, of latents of variance 1: shapes are to differ by more than a DiT's errors
 START_LOG_VARIANCE = -6.0
 FOLD_CLIPS = 64
@@ -58,19 +59,12 @@ def clips(rng: Random, split: Split, count: int, size: Size, device: torch.devic
 
 
 def draw_scene(rng: Random, split: Split) -> Scene:
-    """A scene of the world, more often than there one with something small and pale, or with something
-    bright: those are lost first.
+    """A scene of the world, more often than there one with something small and pale, something bright or a
+    star: those are lost first.
     """
     candidates = FAINTEST_OF if rng.random() < FAINT else 1
-    bright = rng.random() < BRIGHT
-    return min((_sample(rng, split, bright) for _ in range(candidates)), key=visibility)
-
-
-def _sample(rng: Random, split: Split, bright: bool) -> Scene:
-    while True:
-        scene = sample_scene(rng, split, TWO_THINGS)
-        if not bright or has_bright(scene):
-            return scene
+    wanted = [is_so for is_so, share in ((has_bright, BRIGHT), (has_star, STARS)) if rng.random() < share]
+    return min((sample_until(wanted, rng, split, TWO_THINGS) for _ in range(candidates)), key=visibility)
 
 
 def has_bright(scene: Scene) -> bool:

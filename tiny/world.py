@@ -10,6 +10,7 @@ things does; a scene sampled for "heldout" has only held-out things, one sampled
 
 import itertools
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -113,6 +114,20 @@ def sample_scene(rng: Random, split: Split, two_things: float = TWO_THINGS) -> S
         things = (_thing(rng, rng.choice(COMBINATIONS[split]), rng.choice(tuple(SIZES)), WHOLE),)
     backgrounds = backgrounds_for(tuple(thing.colour for thing in things))
     return Scene(rng.choice(backgrounds), things)
+
+
+def sample_until(
+    wanted: Sequence[Callable[[Scene], bool]], rng: Random, split: Split, two_things: float = TWO_THINGS
+) -> Scene:
+    """The first of random scenes that is all that is wanted."""
+    while True:
+        scene = sample_scene(rng, split, two_things)
+        if all(is_so(scene) for is_so in wanted):
+            return scene
+
+
+def has_star(scene: Scene) -> bool:
+    return any(thing.shape == "star" for thing in scene.things)
 
 
 def _two_things(rng: Random, split: Split) -> tuple[Thing, ...]:

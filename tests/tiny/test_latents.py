@@ -7,7 +7,7 @@ from tiny.latents import CAPTIONS, MAIN, Pool, build_pools, describe
 from tiny.networks import new_vae
 from tiny.texts import PAD_ID, Tokenizers
 from tiny.train_dit import draw
-from tiny.world import split
+from tiny.world import has_star, split
 
 CLIPS = 2
 
@@ -29,6 +29,12 @@ def test_scenes_are_of_the_training_split_and_repeat_with_their_seed() -> None:
     assert valid.min() >= 4  # the shortest caption is "blue star rests", and its end
 
 
+def test_a_star_is_in_more_than_half_of_the_scenes() -> None:
+    scenes, _ = describe(("0 0", 400))
+    assert 0.5 < sum(map(has_star, scenes)) / 400 < 0.65
+    assert any(len({thing.shape for thing in scene.things}) == 2 for scene in scenes)
+
+
 def test_clips_are_the_posteriors_means(pool: Pool) -> None:
     from tiny.render import render_batch
 
@@ -36,7 +42,7 @@ def test_clips_are_the_posteriors_means(pool: Pool) -> None:
     scenes, _ = describe(("0 0", CLIPS))
     mean, _ = vae.encode(render_batch(scenes, *MAIN)).chunk(2, dim=1)
     assert pool.size == MAIN
-    torch.testing.assert_close(pool.latents.float(), mean * 0.476986, atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(pool.latents.float(), mean * 0.476986, atol=5e-3, rtol=5e-3)  # bf16
 
 
 def test_each_clip_is_drawn_with_one_of_its_own_captions(pool: Pool) -> None:

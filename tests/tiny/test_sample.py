@@ -1,24 +1,27 @@
 """Batches in training against hyvideo_rt's own pipeline: the same prompt and seed must be the same video."""
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from hyvideo_rt.buckets import Bucket
+from hyvideo_rt.models.dit import Rope
 from hyvideo_rt.pipeline import Pipeline
 from hyvideo_rt.sampling import SamplingParams
 from hyvideo_rt.text import TextEncoder
 from hyvideo_rt.weights.checkpoint import Checkpoint
 from tiny.card import model_card
-from tiny.distill import student_of
-from tiny.networks import Denoiser, new_denoiser, new_vae, save, start_closed
+from tiny.distill import distillation_loss, draw_levels, student_of
+from tiny.networks import TINY, Denoiser, new_denoiser, new_vae, save, start_closed
 from tiny.publish import publish
 from tiny.resume import denoiser_of, teacher_of
 from tiny.sample import guided, rope_for, sample
-from tiny.texts import Tokenizers
+from tiny.texts import Texts, Tokenizers
 from tiny.train_dit import draw_sigmas, flow_loss
 
 PROMPTS = ["a red circle moves right on a white background", "Two words."]
@@ -140,6 +143,38 @@ def test_guidance_does_not_count_where_little_noise_is_left() -> None:
     v_early, v_late = teacher(x, sigma, texts, rope_for(x))
     torch.testing.assert_close(late, v_late, atol=1e-5, rtol=0)
     assert (early - v_early).abs().max() > 1e-3
+
+
+def test_a_student_learns_from_its_teacher_above_and_from_the_clips_below() -> None:
+    teacher = new_denoiser(3, guidance_embed=False).requires_grad_(False)
+    texts, empty = Tokenizers().encode(PROMPTS), Tokenizers().encode([""])
+    clips = torch.randn(2, 16, 2, 4, 6)
+
+    class Perfect(Denoiser):
+        part = 1.0
+
+        def forward(
+            self, x: Tensor, sigma: Tensor, texts: Texts, rope: Rope, guidance: Tensor | None = None
+        ) -> Tensor:
+            assert guidance is not None
+            above = guided(teacher, x[:2], sigma[:2], texts, empty, rope, guidance[:2])
+            noise_part = sigma[2:].view(-1, 1, 1, 1, 1)
+            return torch.cat((above, self.part * (x[2:] - clips) / noise_part))
+
+    student = Perfect(replace(TINY.dit, guidance_embed=True))
+    assert distillation_loss(student, teacher, clips, texts, empty) < 1e-6
+    student.part = 0.0
+    loss = distillation_loss(student, teacher, clips, texts, empty)
+    assert loss.item() == pytest.approx(1, abs=0.2)  # half of the variance of noise - clips
+
+
+def test_half_of_a_students_noise_levels_are_where_guidance_counts() -> None:
+    torch.manual_seed(0)
+    sigmas = draw_levels(10_000, torch.device("cpu"))
+    above, below = sigmas.chunk(2)
+    assert 0.719 < float(above.min()) < 0.721 < 0.999 < float(above.max()) <= 1
+    assert 0 <= float(below.min()) < 0.01 < 0.719 < float(below.max()) < 0.721
+    assert float(below.median()) == pytest.approx(0.5208, abs=0.005)  # shifted, half-way before
 
 
 def test_noise_levels_are_those_that_sampling_visits() -> None:

@@ -23,7 +23,7 @@ from tiny.train_vae import (
     vae_loss,
     visibility,
 )
-from tiny.world import Scene, Thing, sample_scene
+from tiny.world import Scene, Thing, has_star, sample_scene
 
 SIZE = (32, 32, 5)
 CPU = torch.device("cpu")
@@ -93,6 +93,8 @@ def test_what_is_small_pale_or_bright_is_drawn_more_often() -> None:
     assert 0.49 < sum(visibility(each) < limit for each in often) / 1000 < 0.60
     assert 0.53 < sum(map(has_bright, often)) / 1000 < 0.63
     assert 0.20 < sum(map(has_bright, plain)) / 1000 < 0.31
+    assert 0.60 < sum(map(has_star, often)) / 1000 < 0.75
+    assert 0.30 < sum(map(has_star, plain)) / 1000 < 0.42
 
 
 def test_a_shape_that_is_missed_costs_about_the_same_at_any_contrast() -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
@@ -5,7 +6,20 @@ import numpy as np
 import pytest
 
 from tiny.palette import BACKGROUNDS, COLOURS, MIN_CONTRAST, contrast, lab, nearest
-from tiny.world import COMBINATIONS, MOTIONS, SHAPES, Scene, Split, Thing, path, radius, sample_scene, split
+from tiny.world import (
+    COMBINATIONS,
+    MOTIONS,
+    SHAPES,
+    Scene,
+    Split,
+    Thing,
+    has_star,
+    path,
+    radius,
+    sample_scene,
+    sample_until,
+    split,
+)
 
 SIZES = [(64, 64, 17), (64, 96, 17), (96, 64, 33), (48, 80, 9), (128, 128, 5)]
 
@@ -53,6 +67,21 @@ def test_sampled_scenes_are_of_the_side_asked_for(side: Split) -> None:
         scene = sample_scene(rng, side, two_things=0.5)
         assert split(scene) == side
         assert all((t.colour, t.shape, t.motion) in COMBINATIONS[side] for t in scene.things)
+
+
+def test_scenes_are_drawn_until_one_is_all_that_is_wanted() -> None:
+    def is_pink(scene: Scene) -> bool:
+        return scene.background == "pink"
+
+    rng = Random(4)
+    assert all(is_pink(each) and has_star(each) for each in _until([is_pink, has_star], rng, 20))
+    assert not all(map(has_star, _until([is_pink], rng, 20)))
+    usual = Random(5)
+    assert _until([], Random(5), 20) == [sample_scene(usual, "train") for _ in range(20)]
+
+
+def _until(wanted: list[Callable[[Scene], bool]], rng: Random, count: int) -> list[Scene]:
+    return [sample_until(wanted, rng, "train") for _ in range(count)]
 
 
 def test_one_heldout_thing_makes_the_scene_heldout() -> None:
