@@ -84,7 +84,12 @@ def _set(loop: asyncio.AbstractEventLoop, *events: asyncio.Event) -> None:
 
     Each wake takes time from the cores that make the video.
     """
-    with contextlib.suppress(RuntimeError):  # it has ended
-        for event in events:
-            if not event.is_set():
-                loop.call_soon_threadsafe(event.set)
+    unset = [event for event in events if not event.is_set()]
+    if unset:
+        with contextlib.suppress(RuntimeError):  # it has ended
+            loop.call_soon_threadsafe(_set_all, unset)
+
+
+def _set_all(events: list[asyncio.Event]) -> None:
+    for event in events:
+        event.set()

@@ -135,9 +135,15 @@ class Desk:
     # What supervisors do.
 
     def claim(
-        self, loaded: Collection[Bucket], stop: Callable[[str], None], wait_s: float = 0.0
+        self,
+        loaded: Collection[Bucket],
+        begin: Callable[[Job], None],
+        stop: Callable[[str], None],
+        wait_s: float = 0.0,
     ) -> Job | None:
-        """The next job, now running, waited for so long; `stop` ends its making when somebody cancels it."""
+        """The next job, now running, waited for so long. `begin` has ordered its making when this returns, in
+        whichever thread was the first to know; `stop` ends it when somebody cancels it.
+        """
         now = self.clock()
 
         def pick(queued: Sequence[Job]) -> Job | None:
@@ -147,9 +153,10 @@ class Desk:
             job = self.store.claim(pick, now, now + self.limits.lease_s)
             if job:
                 self._stops.add(job, stop)
+                begin(job)
                 self._refusals.freed()
                 return job
-            self._idle.append(waiter := Waiter(loaded, stop))
+            self._idle.append(waiter := Waiter(loaded, begin, stop))
         waiter.wait(wait_s)
         if waiter.job is None:
             with self._claims:
@@ -230,6 +237,7 @@ class Desk:
             self._idle.remove(waiter)
             if job.state is State.RUNNING:
                 self._stops.add(job, waiter.stop)
+                waiter.begin(job)  # from here: its own thread may have to wait for this one's core
                 waiter.wake(job)
             else:
                 waiter.wake()
@@ -259,11 +267,10 @@ class Desk:
 
     def _will_hold(self, job: Job) -> bool:
         """For half a lease and more; renewed if less is left."""
-        found = self.store.get(job.id)
-        if found is None or found.owner != job.owner:
+        until = self.store.held_until(job)
+        if until is None:
             return False
-        left_s = (found.lease_until or 0.0) - self.clock()
-        return left_s > self.limits.lease_s / 2 or self.renew(job)
+        return until - self.clock() > self.limits.lease_s / 2 or self.renew(job)
 
     def _left_s(self, job: Job, position: Position | None) -> float:
         stages = self.costs.stages(job.request.params)

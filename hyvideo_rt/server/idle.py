@@ -8,10 +8,14 @@ from hyvideo_rt.server.jobs import Job
 
 
 class Waiter:
-    """`loaded` are the sizes whose engines it has; `stop` ends the making of what it is handed."""
+    """`loaded` are the sizes whose engines it has; `begin` orders the making of what it is handed, `stop` the
+    end of that. Neither raises.
+    """
 
-    def __init__(self, loaded: Collection[Bucket], stop: Callable[[str], None]) -> None:
-        self.loaded, self.stop = loaded, stop
+    def __init__(
+        self, loaded: Collection[Bucket], begin: Callable[[Job], None], stop: Callable[[str], None]
+    ) -> None:
+        self.loaded, self.begin, self.stop = loaded, begin, stop
         self.job: Job | None = None
         self._woken = threading.Event()
 

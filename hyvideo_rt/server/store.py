@@ -131,6 +131,14 @@ class JobStore:
             (lease_until, *_held(job)),
         )
 
+    def held_until(self, job: Job) -> float | None:
+        """The lease of `job` as it was claimed. None: it is no longer its claimer's to run."""
+        with self._db.reading() as db:
+            row = db.execute(
+                "SELECT lease_until FROM jobs WHERE id = ? AND state = ? AND owner = ?", _held(job)
+            ).fetchone()
+            return float(row[0]) if row else None
+
     def complete(self, job: Job, output: Output, now: float) -> bool:
         return self._change(
             "UPDATE jobs SET state = ?, finished_at = ?, size_bytes = ?, sha256 = ?, seconds = ?, "

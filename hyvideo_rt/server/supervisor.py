@@ -15,7 +15,7 @@ from hyvideo_rt.server.database import DatabaseFailed
 from hyvideo_rt.server.desk import Desk
 from hyvideo_rt.server.jobs import Fault, Job, VideoRequest, new_job_id
 from hyvideo_rt.server.metrics import label_of
-from hyvideo_rt.server.outputs import FULL
+from hyvideo_rt.server.outputs import FULL, Outputs
 from hyvideo_rt.server.protocol import CANNOT_LOAD, Done, Failed, Generate, Progress, Ready
 from hyvideo_rt.server.settings import Settings, WorkerSpec
 from hyvideo_rt.server.watchdog import Watchdog
@@ -107,17 +107,17 @@ class Supervisor(threading.Thread):
         Raises DatabaseFailed, which is no fault of the worker's: it stays warm. The row stays as it is and is
         taken back when its lease has run out.
         """
-        job = self.desk.claim(self._loaded, worker.cancel, TICK_S)
-        try:
+        order = _Order(worker, self.desk.outputs)
+        job = self.desk.claim(self._loaded, order.send, worker.cancel, TICK_S)
+        if job is None:
             while worker.receive(0):  # an idle worker that has died is noticed
                 pass
-        except WorkerLost:
-            if job:
-                with contextlib.suppress(DatabaseFailed):
-                    self.desk.requeue(job, refund=True)
-            raise
-        if job:
-            self._run_job(worker, job)
+        elif order.lost:
+            with contextlib.suppress(DatabaseFailed):
+                self.desk.requeue(job, refund=True)
+            raise order.lost
+        else:
+            self._run_job(worker, job, order.partial)
 
     def _await_ready(self, worker: WorkerProcess) -> Capabilities:
         deadline = time.monotonic() + self.settings.limits.start_s
@@ -136,7 +136,7 @@ class Supervisor(threading.Thread):
         partial = self.desk.outputs.new_partial(job_id)
         watchdog = self._watchdog(params, floor_s=self.settings.limits.start_s)
         try:
-            worker.send(_order(job_id, VideoRequest(WARM_PROMPT, params), partial))
+            worker.send(Generate(job_id, VideoRequest(WARM_PROMPT, params).to_json(), str(partial)))
             answer = self._await_answer(worker, job_id, watchdog)
         finally:
             self.desk.outputs.discard(partial)
@@ -146,13 +146,11 @@ class Supervisor(threading.Thread):
         self._loaded.add(bucket)
         self.desk.costs.learn(params, answer.seconds)
 
-    def _run_job(self, worker: WorkerProcess, job: Job) -> None:
-        """One attempt, to whichever end."""
+    def _run_job(self, worker: WorkerProcess, job: Job, partial: Path) -> None:
+        """One attempt, which was ordered, to whichever end."""
         self.job = job
-        partial = self.desk.outputs.new_partial(job.id)
         watchdog = self._watchdog(job.request.params, floor_s=self.settings.limits.watchdog_floor_s)
         try:
-            worker.send(_order(job.id, job.request, partial))
             self.desk.begun(job)
             answer = self._await_answer(worker, job.id, watchdog, lambda: self._is_wanted(job))
             if isinstance(answer, Done):
@@ -252,5 +250,18 @@ class Supervisor(threading.Thread):
         return min(self.settings.limits.max_backoff_s, 2.0 ** min(self.deaths - 2, 30))
 
 
-def _order(job_id: str, request: VideoRequest, partial: Path) -> Generate:
-    return Generate(job_id, request.to_json(), str(partial))
+class _Order:
+    """Sent once, by whichever thread has the job; `lost` says why the worker never got it."""
+
+    partial: Path
+    lost: WorkerLost | None = None
+
+    def __init__(self, worker: WorkerProcess, outputs: Outputs) -> None:
+        self._worker, self._outputs = worker, outputs
+
+    def send(self, job: Job) -> None:
+        self.partial = self._outputs.new_partial(job.id)
+        try:
+            self._worker.send(Generate(job.id, job.request.to_json(), str(self.partial)))
+        except WorkerLost as lost:
+            self.lost = lost

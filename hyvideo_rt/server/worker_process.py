@@ -62,6 +62,8 @@ class WorkerProcess:
         """Raises WorkerLost."""
         stdin = self._process.stdin
         assert stdin
+        if self._process.poll() is not None:  # what it has forked may still hold the pipe
+            raise WorkerLost("it has ended")
         try:
             with self._writing:
                 stdin.write(protocol.encode(message))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -21,9 +22,9 @@ def test_who_has_yet_to_look_is_not_woken_again(monkeypatch: pytest.MonkeyPatch)
         loop = asyncio.get_running_loop()
         schedule = loop.call_soon_threadsafe
 
-        def wake(act: Callable[..., object]) -> None:
+        def wake(act: Callable[..., object], *args: Any) -> None:
             wakes.append(act)
-            schedule(act)
+            schedule(act, *args)
 
         monkeypatch.setattr(loop, "call_soon_threadsafe", wake)
         with board.listening("mine") as news:
@@ -42,7 +43,12 @@ def test_who_has_yet_to_look_is_not_woken_again(monkeypatch: pytest.MonkeyPatch)
             assert await heard(news) == (True, True), "a state is news to all"
             board.clear("mine")
             assert len(wakes) == 3
+            news.changed.clear()
+            news.anything.clear()
+            board.wake()
+            assert len(wakes) == 4, "both in one"
+            assert await heard(news) == (True, True)
         board.wake()
-        assert len(wakes) == 3, "nobody listens any more"
+        assert len(wakes) == 4, "nobody listens any more"
 
     asyncio.run(follow())

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -290,10 +290,17 @@ def test_a_worker_that_died_while_it_was_idle_costs_no_attempt(
         assert len(traces(tmp_path, "start")) == 2
 
 
-def claiming(desk: Desk, found: list[Job | None], loaded: Collection[Bucket] = ()) -> threading.Thread:
+def claiming(
+    desk: Desk,
+    found: list[Job | None],
+    loaded: Collection[Bucket] = (),
+    begin: Callable[[Job], None] = print,
+) -> threading.Thread:
     """A device that waits for a job."""
     before = len(desk._idle)
-    thread = threading.Thread(target=lambda: found.append(desk.claim(loaded, print, wait_s=60)), daemon=True)
+    thread = threading.Thread(
+        target=lambda: found.append(desk.claim(loaded, begin, print, wait_s=60)), daemon=True
+    )
     thread.start()
     wait_for(lambda: len(desk._idle) > before)
     return thread
@@ -311,10 +318,15 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def test_each_idle_device_is_handed_a_job_at_once_first_the_one_with_the_engines(desk: Desk) -> None:
     found: list[Job | None] = []
-    threads = [claiming(desk, found), claiming(desk, found, {SQUARE})]
-    for thread in reversed(threads):
+    plain, with_engines = list[Job](), list[Job]()
+    threads = [
+        claiming(desk, found, begin=plain.append),
+        claiming(desk, found, {SQUARE}, with_engines.append),
+    ]
+    for thread, begun in zip(reversed(threads), (with_engines, plain), strict=True):
         job, _ = desk.submit(request_for())
         assert job.state is State.RUNNING
+        assert begun.pop() == job, "ordered by who has asked for it, not when the device's thread wakes"
         thread.join(10)
         assert found.pop() == job
     assert desk.submit(request_for())[0].state is State.QUEUED, "nobody waits for it"
@@ -330,13 +342,13 @@ def test_an_idle_device_takes_who_came_before(desk: Desk) -> None:
     for thread in threads:
         thread.join(10)
     assert found == [None, None], "both look again, at once"
-    assert desk.claim(set(), print) == desk.store.get(first.id)
+    assert desk.claim(set(), print, print) == desk.store.get(first.id)
 
 
 def test_a_wait_for_a_job_ends_with_its_time(desk: Desk) -> None:
-    assert desk.claim(set(), print, wait_s=0.01) is None
+    assert desk.claim(set(), print, print, wait_s=0.01) is None
     assert desk.submit(request_for())[0].state is State.QUEUED
-    assert desk.claim(set(), print, wait_s=60)
+    assert desk.claim(set(), print, print, wait_s=60)
 
 
 def test_an_attempt_that_lost_its_lease_leaves_the_file_of_the_one_that_has_it(tmp_path: Path) -> None:
@@ -347,10 +359,10 @@ def test_an_attempt_that_lost_its_lease_leaves_the_file_of_the_one_that_has_it(t
         service.supervisors[0].drain()
         service.supervisors[0].join()
         job_id = submit_row(service)
-        older = desk.claim(set(), print)
+        older = desk.claim(set(), print, print)
         assert older
         service.store.requeue(older, refund=False)
-        newer = desk.claim(set(), print)
+        newer = desk.claim(set(), print, print)
         assert newer
         for attempt, content in ((newer, b"newer"), (older, b"older")):
             partial = outputs.new_partial(job_id)
@@ -369,12 +381,12 @@ def test_who_gave_a_job_back_does_not_touch_who_has_it_now(
         desk, store, change = service.desk, service.store, "requeue" if lost_by == "a requeue" else "recover"
         older_stops, newer_stops = list[str](), list[str]()
         job_id, undone = submit_row(service), getattr(service.store, change)
-        older = desk.claim(set(), older_stops.append)
+        older = desk.claim(set(), print, older_stops.append)
         assert older
 
         def change_and_claim(*args: Any, **options: Any) -> Any:
             answer = undone(*args, **options)
-            assert desk.claim(set(), newer_stops.append)
+            assert desk.claim(set(), print, newer_stops.append)
             return answer
 
         monkeypatch.setattr(store, change, change_and_claim)
