@@ -10,6 +10,8 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 from random import Random
 
@@ -27,12 +29,28 @@ from tiny.sample import rope_for
 from tiny.texts import Texts, Tokenizers
 from tiny.train_vae import clips, draw_scene, psnr, relative_loss
 from tiny.training import Average, autocast, prepare_device, train
-from tiny.world import Scene
+from tiny.world import Scene, path
 
 SIZES: dict[Size, float] = {MAIN: 0.8, (64, 96, 17): 0.1, (96, 64, 17): 0.1}
 PREFIXES = {2: 0.6, 3: 0.2, 5: 0.2}  # latent frames that are decoded, from the first; fewer cost less
+PIECE = 5  # latents on each side of a piece around a thing; a frame has 8 or 12
+PIECES = 0.75  # the share of steps that see pieces only
 STEPS = 20  # of a video by default
 LAST_STEPS = 4  # at most so many of them are the student's
+
+
+def piece_of(rng: Random, scene: Scene, size: Size, latents: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
+    """latents [16, T, H, W] and clip [3, F, 8 H, 8 W] of a scene's beginning, both cut out around one of its
+    things: [16, T, 5, 5] and [3, F, 40, 40].
+    """
+    height, width, _ = size
+    centre = path(rng.choice(scene.things), *size)[clip.shape[1] // 2]
+    left, top = (
+        min(max(round(at / 8 - PIECE / 2 + rng.uniform(-1, 1)), 0), whole // 8 - PIECE)
+        for at, whole in zip(centre, (width, height), strict=True)
+    )
+    pixels = clip[:, :, 8 * top : 8 * (top + PIECE), 8 * left : 8 * (left + PIECE)]
+    return latents[:, :, top : top + PIECE, left : left + PIECE], pixels
 
 
 @dataclass(frozen=True)
@@ -82,7 +100,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the folder of checkpoints")
     parser.add_argument("--minutes", type=float, default=5.0, help="encoding included (5)")
     parser.add_argument("--clips", type=int, default=1536, help="encoded clips (1536)")
-    parser.add_argument("--batch", type=int, default=8, help="clips per step (8)")
+    parser.add_argument("--batch", type=int, default=8, help="clips, or half the pieces, per step (8)")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seed", type=int, default=0, help="of clips: another for each run (0)")
@@ -135,12 +153,16 @@ def refine(
     def step() -> tuple[Tensor, int]:
         pool = rng.choices(pools, list(SIZES.values()))[0]
         prefix = rng.choices(list(PREFIXES), list(PREFIXES.values()))[0]
-        rows = rng.sample(range(len(pool.scenes)), batch)
-        video = render_batch([pool.scenes[row] for row in rows], *pool.size, device)
+        in_pieces = rng.random() < PIECES
+        rows = rng.choices(range(len(pool.scenes)), k=2 * batch if in_pieces else batch)
+        scenes = [pool.scenes[row] for row in rows]
+        video = render_batch(scenes, *pool.size, device)[:, :, : 4 * prefix - 3]
         with autocast(device):
             latents = latents_of(pool, rows)[:, :, :prefix] / vae.config.scaling_factor
-            decoded = vae.decode(latents).float()
-            return relative_loss(decoded, video[:, :, : decoded.shape[2]]), batch
+            if in_pieces:
+                pieces = map(partial(piece_of, rng), scenes, repeat(pool.size), latents, video)
+                latents, video = map(torch.stack, zip(*pieces, strict=True))
+            return relative_loss(vae.decode(latents).float(), video), len(rows)
 
     def note() -> str:
         with autocast(device):

@@ -1,11 +1,15 @@
 from pathlib import Path
 from random import Random
 
+import pytest
 import torch
 
+from tiny.latents import Size
 from tiny.networks import load, new_denoiser, new_vae, save
-from tiny.refine import SIZES, encode, redone, refine
+from tiny.refine import SIZES, encode, piece_of, redone, refine
+from tiny.render import render_batch
 from tiny.texts import Tokenizers
+from tiny.world import Scene, sample_scene
 
 CPU = torch.device("cpu")
 
@@ -32,6 +36,30 @@ def test_clips_of_every_size_are_encoded_even_if_time_is_out() -> None:
         assert len(pool.scenes) == len(pool.latents) == 1
         height, width, frames = pool.size
         assert pool.latents.shape[1:] == (16, (frames - 1) // 4 + 1, height // 8, width // 8)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_piece_is_the_same_place_of_latents_and_pixels_and_holds_one_of_the_things(size: Size) -> None:
+    rng = Random(0)
+    height, width, _ = size
+    for _ in range(50):
+        scene = sample_scene(rng, "train", two_things=0.5)
+        background = Scene(scene.background, ())
+        clip = (render_batch([scene], *size) - render_batch([background], *size))[0, :, :5]
+        places = torch.arange(height * width // 64).view(1, 1, height // 8, width // 8).expand(16, 2, -1, -1)
+        latents, pixels = piece_of(rng, scene, size, places, clip)
+        assert latents.shape == (16, 2, 5, 5)
+        top, left = divmod(int(latents[0, 0, 0, 0]), width // 8)
+        assert torch.equal(pixels, clip[:, :, 8 * top : 8 * top + 40, 8 * left : 8 * left + 40])
+        whole = [_covered(scene, size, i) for i in range(len(scene.things))]
+        assert any(float(pixels.abs().sum()) >= 0.9 * one for one in whole)
+
+
+def _covered(scene: Scene, size: Size, thing: int) -> float:
+    """What one thing of the scene adds to the first five frames."""
+    alone = Scene(scene.background, scene.things[thing : thing + 1])
+    background = Scene(scene.background, ())
+    return float((render_batch([alone], *size) - render_batch([background], *size))[0, :, :5].abs().sum())
 
 
 def test_only_the_decoder_changes(tmp_path: Path) -> None:
