@@ -21,11 +21,11 @@ def pipeline() -> Pipeline:
 def test_held_out_prompts_become_their_videos(pipeline: Pipeline) -> None:
     """With margins below what these weights reach; some stars are still too round."""
     found = shares(judge_prompts(pipeline, prompts(40, seed=1), seed=1))
-    assert found["colour"] >= 0.95
-    assert found["direction"] >= 0.9
-    assert found["count"] >= 0.95
-    assert found["shape"] >= 0.85
-    assert found["all"] >= 0.85
+    assert found["colour"] >= 0.97
+    assert found["direction"] >= 0.92
+    assert found["count"] >= 0.97
+    assert found["shape"] >= 0.92
+    assert found["all"] >= 0.88
 
 
 def test_the_vae_keeps_held_out_clips(pipeline: Pipeline) -> None:
