@@ -94,8 +94,8 @@ def test_8_bits_change_a_video_and_keep_it_alike() -> None:
 
 
 def test_calibrated_weights_are_nearer() -> None:
-    """Than the nearest, at the same prompt."""
-    exam = Exam.of(1, torch.device("cpu"))
+    """Than the nearest, on average: rounding may make of a single prompt another video, as a seed does."""
+    exam = Exam.of(6, torch.device("cpu"))
     nearest, calibrated = (exam.row(SETTINGS["8-bit products"], calibrated=each) for each in (False, True))
     assert calibrated["psnr_db"] > nearest["psnr_db"] + 1
 
