@@ -29,9 +29,9 @@ named first is above or on the left. Anything else is beyond it. Sizes: 64x64, 6
 
 Clips are drawn by a program, captions by a small grammar; a tenth of all combinations of colour, shape and
 motion was never trained on. Four stages, with the code in `tiny/`: the causal VAE; the DiT and both text
-encoders by flow matching; the embedded guidance, distilled from classifier-free guidance for scales 1 to 10 while
-much noise is left, and more flow matching after; then the VAE's decoder again, on latents as the DiT makes
-them.
+encoders by flow matching; the embedded guidance, distilled from classifier-free guidance for scales 1 to 10
+while much noise is left, and more flow matching after; then the VAE's decoder again, on latents as the DiT
+makes them.
 
     python -m tiny.train_vae RUN
     python -m tiny.train_dit RUN
