@@ -1,7 +1,8 @@
 """3-D convolution without padding: x [B, C, T, H, W], weight [O, C, kT, kH, kW], bias [O].
 
 On a CPU in fp32, torch calls oneDNN only for inputs above a certain size; below, it runs a loop that was 15x
-slower (16 channels to 16, 19 x 66 x 66: 49 ms against 3.2 ms, torch 2.13, 2 cores). So it is called by name.
+slower (16 channels to 16, 19 x 66 x 66: 49 ms against 3.2 ms, torch 2.13, 2 cores). So it is called by name,
+where autocast does not see it: without gradients it stays in fp32.
 """
 
 from collections.abc import Sequence
