@@ -45,7 +45,7 @@ from hyvideo_rt.server.protocol import (
 from hyvideo_rt.video import save_mp4
 
 HEARTBEAT_S = 1.0
-PROGRESS_S = 0.1  # from a report to the next of its stage: on a CPU each takes the cores that make the video
+PROGRESS_S = 0.1  # from a report to the next: on a CPU each takes the cores that make the video
 BEHIND_SERVER = 5
 log = logging.getLogger(__name__)
 
@@ -57,10 +57,18 @@ class Wire:
         self._reader, self._writer, self._lock = reader, writer, threading.Lock()
         self.requests: queue.SimpleQueue[Generate] = queue.SimpleQueue()
         self.cancelled: set[str] = set()
+        self._latest: protocol.Progress | None = None  # that `beat` has not told yet
 
     def send(self, message: Message) -> None:
+        """At once. What was reported before it and not told is out of date."""
         with self._lock:
+            self._latest = None
             os.write(self._writer, protocol.encode(message))
+
+    def report(self, progress: protocol.Progress) -> None:
+        """Told by `beat`, unless a later one has come or something was sent."""
+        with self._lock:
+            self._latest = progress
 
     def listen(self) -> None:
         """For ever, in a thread of its own. When the server is gone, so is this process, whatever it does."""
@@ -74,10 +82,17 @@ class Wire:
         finally:
             _end_all()
 
-    def beat(self) -> None:
+    def beat(self, pause: Callable[[float], None] = time.sleep) -> None:
+        """For ever, in a thread of its own: the latest report or, after a while without, that we live."""
+        told = -HEARTBEAT_S
         while True:
-            self.send(Heartbeat())
-            time.sleep(HEARTBEAT_S)
+            now = time.monotonic()
+            with self._lock:
+                news, self._latest = self._latest, None
+                if news or now - told >= HEARTBEAT_S:
+                    os.write(self._writer, protocol.encode(news or Heartbeat()))
+                    told = now
+            pause(PROGRESS_S)
 
 
 def _end_all() -> None:
@@ -107,16 +122,10 @@ def run(load: Callable[[], tuple[Pipeline, Capabilities]], wire: Wire) -> int:
 def serve(pipeline: Pipeline, message: Generate, wire: Wire) -> Done | Failed:
     """One request: its file is written whole, or the answer says why not."""
 
-    told = 0.0
-
     def progress(stage: str, done: int, total: int) -> None:
-        nonlocal told
         if message.id in wire.cancelled:
             raise Cancelled(message.id)
-        now = time.monotonic()
-        if done == 0 or now - told >= PROGRESS_S:
-            told = now
-            wire.send(protocol.Progress(message.id, stage, done, total))
+        wire.report(protocol.Progress(message.id, stage, done, total))
 
     try:
         return _make_somehow(pipeline, message, progress)

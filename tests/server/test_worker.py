@@ -1,11 +1,13 @@
 """The process that owns the device, with the embedded model: it stops when told, and says why it failed."""
 
+import contextlib
 import errno
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,13 +32,20 @@ def pipeline() -> Pipeline:
     return Pipeline.load(embedded_tiny(), torch.device("cpu"))
 
 
+class ToldAtOnce(Wire):
+    """Every report goes out when it is made, without `beat`."""
+
+    def report(self, progress: Progress) -> None:
+        self.send(progress)
+
+
 class Pipes:
     """A wire whose other end we hold: what the worker sends, as messages, and a way to send to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[Wire] = ToldAtOnce) -> None:
         down, self._down = os.pipe()
         up, self._up = os.pipe()
-        self.wire = Wire(os.fdopen(down, "rb"), self._up)
+        self.wire = kind(os.fdopen(down, "rb"), self._up)
         self.sent = os.fdopen(up, "rb")
 
     def tell(self, message: Message) -> None:
@@ -85,13 +94,6 @@ def _listen_once(wire: Wire) -> None:
     wire.cancelled.add(message.id)
 
 
-@pytest.fixture
-def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is reported, however soon it follows the last one."""
-    monkeypatch.setattr(worker, "PROGRESS_S", 0.0)
-
-
-@pytest.mark.usefixtures("every_step")
 def test_denoising_stops_within_two_steps(pipeline: Pipeline, tmp_path: Path) -> None:
     seen = serve_watched(pipeline, order(tmp_path, steps=500), cancel_at=("denoise", 5))
     assert seen[-1].stage == "denoise"
@@ -99,7 +101,6 @@ def test_denoising_stops_within_two_steps(pipeline: Pipeline, tmp_path: Path) ->
     assert not (tmp_path / "out.mp4").exists()
 
 
-@pytest.mark.usefixtures("every_step")
 def test_decoding_stops_within_a_tile(pipeline: Pipeline, tmp_path: Path) -> None:
     """A size of several tiles."""
     request = order(tmp_path, steps=1, bucket=Bucket(464, 64, 17))
@@ -109,7 +110,6 @@ def test_decoding_stops_within_a_tile(pipeline: Pipeline, tmp_path: Path) -> Non
     assert seen[-1].done <= 1
 
 
-@pytest.mark.usefixtures("every_step")
 def test_a_request_reports_every_stage_and_writes_its_file(pipeline: Pipeline, tmp_path: Path) -> None:
     pipes = Pipes()
     answer = serve(pipeline, order(tmp_path), pipes.wire)
@@ -139,15 +139,70 @@ def test_engines_are_said_to_load_before_they_do() -> None:
     assert told == [("load", 0, 1), ("warm", size)]
 
 
-def test_steps_that_are_soon_done_are_not_all_told(
-    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker, "PROGRESS_S", 3600.0)
-    pipes = Pipes()
-    assert isinstance(serve(pipeline, order(tmp_path), pipes.wire), Done)
+def test_of_several_reports_the_latest_is_told() -> None:
+    """A beat apart, and none that the answer has overtaken; without any, that the process lives."""
+    pipes, done = Pipes(Wire), Done("job", {}, 0)
+    first, second, third = (Progress("job", "denoise", step, 9) for step in range(3))
+    meanwhile: list[list[Progress | Done]] = [[first, second], [], [third, done], []]
+
+    def pause(seconds: float) -> None:
+        assert seconds == worker.PROGRESS_S
+        for message in meanwhile.pop(0):
+            if isinstance(message, Progress):
+                pipes.wire.report(message)
+            else:
+                pipes.wire.send(message)
+
+    with pytest.raises(IndexError):  # after the last of them
+        pipes.wire.beat(pause)
     pipes.hang_up()
-    reported = [message for message in pipes.messages() if isinstance(message, Progress)]
-    assert [m.done for m in reported if m.stage == "denoise"] == [0], "the start of a stage always is"
+    assert list(pipes.messages()) == [protocol.Heartbeat(), second, done]
+
+
+def test_a_report_never_follows_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a beat that never sleeps, and another thread's turn while a message is on its way."""
+    encode = protocol.encode
+
+    def slowly(message: Message) -> bytes:
+        time.sleep(0)
+        return encode(message)
+
+    monkeypatch.setattr(protocol, "encode", slowly)
+    pipes, jobs, ended = Pipes(Wire), 2000, threading.Event()
+
+    class Over(Exception):
+        pass
+
+    def pause(_: float) -> None:
+        if ended.is_set():
+            raise Over
+
+    def beat() -> None:
+        with contextlib.suppress(Over):
+            pipes.wire.beat(pause)
+
+    def make() -> None:
+        for job in range(jobs):
+            for step in range(3):
+                pipes.wire.report(Progress(f"{job}", "denoise", step, 3))
+            pipes.wire.send(Done(f"{job}", {}, 0))
+        ended.set()
+
+    threads = [threading.Thread(target=target) for target in (beat, make)]
+    for thread in threads:
+        thread.start()
+    told, late, answered = 0, 0, 0
+    while answered < jobs:
+        message = next(pipes.messages())
+        if isinstance(message, Done):
+            answered += 1
+        elif isinstance(message, Progress):
+            told += 1
+            late += int(message.id) != answered
+    for thread in threads:
+        thread.join()
+    assert told > 0
+    assert late == 0
 
 
 def test_after_a_failure_the_next_request_works(
