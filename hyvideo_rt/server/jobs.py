@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -42,8 +42,7 @@ class VideoRequest:
     params: SamplingParams
 
     def to_json(self) -> dict[str, Any]:
-        params = asdict(self.params) | {"bucket": str(self.params.bucket)}
-        return {"prompt": self.prompt, **params}
+        return {"prompt": self.prompt, **vars(self.params), "bucket": str(self.params.bucket)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "VideoRequest":
