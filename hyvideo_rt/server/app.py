@@ -16,8 +16,8 @@ def make_app(service: Service, page: PageProcess | None = None) -> FastAPI:
     """No page of documentation, which would load scripts from elsewhere; `/openapi.json` needs the key."""
     app = FastAPI(title="hyvideo-rt", version=__version__, docs_url=None, redoc_url=None)
     faults.install(app)
+    app.include_router(video_routes(service))  # first: whoever asks for these waits for an answer
     app.include_router(server_routes(service))
-    app.include_router(video_routes(service))
     if page:
         from hyvideo_rt.server.page_proxy import PageProxy  # httpx is of the extra [ui]
 

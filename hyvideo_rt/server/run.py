@@ -1,5 +1,6 @@
 """The server process: HTTP until SIGTERM, then drain; a second signal ends it at once."""
 
+import asyncio
 import logging
 import os
 import socket
@@ -15,6 +16,7 @@ from hyvideo_rt.server.page_process import PageProcess
 from hyvideo_rt.server.service import Service, alone_on
 from hyvideo_rt.server.settings import Settings
 
+TICK_S = 0.5  # between two looks whether to end
 CLOSING_S = 5  # for connections that are still open when all jobs have ended
 ENDED_NOW = CANNOT_SERVE = 1  # exit statuses: after a second signal, and if the model cannot be loaded
 log = logging.getLogger(__name__)
@@ -59,6 +61,14 @@ class _DrainingServer(uvicorn.Server):
         await super().startup(sockets)
         if self._page and self.started:
             self._page.start(_address(self.servers[0].sockets[0]))
+
+    async def main_loop(self) -> None:
+        """uvicorn looks ten times a second, which takes 0.24 ms each (AMD EPYC) of what makes a CPU's video.
+
+        Each look is one that sets the header `date`, too: uvicorn's counter is left at 0.
+        """
+        while not await self.on_tick(0):
+            await asyncio.sleep(TICK_S)
 
     async def on_tick(self, counter: int) -> bool:
         if self._service.hopeless.is_set() and not self.should_exit:
