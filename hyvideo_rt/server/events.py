@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 
 from fastapi import Request, Response
 
+from hyvideo_rt.server.desk import View
+from hyvideo_rt.server.jobs import State
 from hyvideo_rt.server.service import Service, not_now
 from hyvideo_rt.server.wire import Video, video_of
 
@@ -17,15 +19,22 @@ async def follow(service: Service, job_id: str) -> AsyncIterator[str]:
     """An event for every change of state that the reader is fast enough to see, at once, and ten a second of
     what moves within one. The latest of either is never missed.
     """
-    with service.desk.board.listening(job_id) as news:
+    desk = service.desk
+    with desk.board.listening(job_id) as news:
+        view: View | None = None
         sent: Video | None = None
         while not service.ended:
+            moved = view if not news.changed.is_set() else None
             news.changed.clear()
             news.anything.clear()
-            video = await asyncio.to_thread(_video, service, job_id)
-            if video is None:
+            if moved and moved.job.state is State.RUNNING:
+                view = desk.view(moved.job)  # of such a job from memory, without a thread
+            else:
+                view = await asyncio.to_thread(_view, service, job_id)
+            if view is None:
                 yield "event: deleted\ndata: {}\n\n"
                 return
+            video = video_of(view, service.settings)
             if video != sent:
                 yield f"event: video\ndata: {video.model_dump_json()}\n\n"
                 sent = video
@@ -62,6 +71,6 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
         return False
 
 
-def _video(service: Service, job_id: str) -> Video | None:
+def _view(service: Service, job_id: str) -> View | None:
     job = service.store.get(job_id)
-    return video_of(service.desk.view(job), service.settings) if job else None
+    return service.desk.view(job) if job else None

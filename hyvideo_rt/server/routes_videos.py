@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -41,25 +43,26 @@ def video_routes(service: Service) -> APIRouter:
             raise not_found("video", job_id)
         return job
 
-    async def submit(request: Request, key: str | None) -> tuple[Job, bool]:
+    async def checked(request: Request, key: str | None) -> Callable[[], tuple[Job, bool]]:
+        """What is left to do, in a thread: the job and whether it is new."""
         wanted = await _wanted(request)
         video = wanted.resolve(settings)
         if key is None:
             service.refuse_at_once(video)
         named = IdempotencyKey(key, wanted.fingerprint()) if key else None
-        return await asyncio.to_thread(service.submit, video, named)
+        return partial(service.submit, video, named)
 
     @router.post("", openapi_extra=BODY)
     async def create(request: Request, idempotency_key: Key = None) -> Video:
         """Queue a video. With an Idempotency-Key, the same request again is the same video."""
-        job, _ = await submit(request, idempotency_key)
-        return await asyncio.to_thread(lambda: video_of(desk.view(job), settings))
+        submit = await checked(request, idempotency_key)
+        return await asyncio.to_thread(lambda: video_of(desk.view(submit()[0]), settings))
 
     @router.post("/sync", openapi_extra=BODY, response_class=Response)
     async def create_and_wait(request: Request, idempotency_key: Key = None) -> Response:
         """The MP4 itself, when it is finished. Whoever hangs up before has cancelled it."""
         with desk.board.listening() as news:
-            job, new = await submit(request, idempotency_key)
+            job, new = await asyncio.to_thread(await checked(request, idempotency_key))
             if not new:
                 news.changed.set()  # it may have ended before
             try:
