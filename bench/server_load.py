@@ -53,6 +53,10 @@ def main() -> None:
     parser.add_argument("--queue", type=int, default=50, help="jobs that may wait in the burst")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if args.burst < 2 * args.queue:
+        parser.error(
+            f"got --burst {args.burst} and --queue {args.queue}; expected twice as many, to be refused"
+        )
     workload = Workload("tiny", [str(BUCKET)], STEPS, str(Precision.default(CPU)), ["eager"])
     result: dict[str, object] = {
         "conditions": conditions(CPU, workload),
