@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,15 +98,17 @@ class Desk:
             return View(job, ahead=load.count, left_s=left_s)
         if job.state is State.RUNNING:
             position = self.board.position(job.id)
-            left_s = self._left_s(job, position)
-            share = 1 - left_s / max(self.costs.total(job.request.params), 1e-9)
+            stages = self.costs.stages(job.request.params)
+            left_s = _left_s(stages, position)
+            share = 1 - left_s / max(sum(stages.values()), 1e-9)
             return View(job, position, left_s=left_s, percent=min(99, max(0, int(100 * share))))
         return View(job, percent=100 if job.state is State.COMPLETED else 0)
 
     def running_s(self) -> float:
         """Estimated device-seconds left of everything that runs."""
         return sum(
-            self._left_s(job, self.board.position(job.id)) for job in self.store.in_state(State.RUNNING)
+            _left_s(self.costs.stages(job.request.params), self.board.position(job.id))
+            for job in self.store.in_state(State.RUNNING)
         )
 
     def cancel(self, job_id: str) -> bool:
@@ -272,14 +274,6 @@ class Desk:
             return False
         return until - self.clock() > self.limits.lease_s / 2 or self.renew(job)
 
-    def _left_s(self, job: Job, position: Position | None) -> float:
-        stages = self.costs.stages(job.request.params)
-        return (
-            remaining(stages, position.stage, position.done, position.total)
-            if position
-            else sum(stages.values())
-        )
-
     def _observe(self, job: Job, done: Done) -> None:
         for stage, seconds in done.seconds.items():
             self.metrics.stage.labels(stage).observe(seconds)
@@ -292,3 +286,10 @@ class Desk:
         self.metrics.requests.labels(state, label_of(job.bucket)).inc()
         self.metrics.duration.labels(state).observe(seconds)
         log.info("ended", extra={"job": job.id, "state": state, "s": round(seconds, 3)})
+
+
+def _left_s(stages: Mapping[str, float], position: Position | None) -> float:
+    """Of a job that runs and takes so long for each stage, all of them if it has not been heard of."""
+    if position is None:
+        return sum(stages.values())
+    return remaining(stages, position.stage, position.done, position.total)
