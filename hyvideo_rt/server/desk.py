@@ -183,25 +183,31 @@ class Desk:
         """False: it was cancelled or deleted, and nobody waits for it."""
         return self.store.renew(job, self.clock() + self.limits.lease_s)
 
-    def publish(self, job: Job, partial: Path, done: Done) -> None:
-        """The file in its place, then the row completed. Not its claimer's any more: neither.
+    def publish(self, job: Job, partial: Path, done: Done) -> Callable[[], None]:
+        """The file in its place, then the row completed. Not its claimer's any more: neither. Returns what is
+        left to do and keeps nobody waiting: the books.
 
         As long as the lease lasts nobody else can put a file of this job there, and what has to go if it was
         cancelled meanwhile is ours. A database that fails is asked again for a lease's time: a video that is
         made is worth it.
         """
+        completed, now = False, self.clock()
         if patiently(lambda: self._will_hold(job), self.limits.lease_s):
             final = self.outputs.video(job.id)
             output = self.outputs.publish(partial, final, done.seconds)
             now = self.clock()
-            if patiently(lambda: self.store.complete(job, output, now), self.limits.lease_s):
-                self.board.clear(job.id)  # first of all: somebody waits for it
+            completed = patiently(lambda: self.store.complete(job, output, now), self.limits.lease_s)
+            if not completed:
+                final.unlink(missing_ok=True)
+        self.leave(job)
+
+        def keep_books() -> None:
+            self.costs.learn(job.request.params, done.seconds)
+            if completed:
                 self._observe(job, done)
                 self._count(job, State.COMPLETED, now)
-            else:
-                final.unlink(missing_ok=True)
-        self.costs.learn(job.request.params, done.seconds)
-        self.leave(job)
+
+        return keep_books
 
     def fail(self, job: Job, fault: Fault) -> None:
         """One attempt failed: queued once more if another may end otherwise and there is one left."""

@@ -22,6 +22,7 @@ from hyvideo_rt.server.watchdog import Watchdog
 from hyvideo_rt.server.worker_process import WorkerHung, WorkerLost, WorkerProcess
 
 TICK_S = 0.25
+BOOKS_S = 0.002  # that the books of a video wait for another: its client is answered by this interpreter, too
 DATABASE_PAUSE_S = 1.0  # before a database that has failed is asked again
 WARM_PROMPT, WARM_STEPS = "a red circle moves right", 2
 LOST = Fault("worker_lost", "the process that made this video ended; try again, or a smaller size")
@@ -47,6 +48,7 @@ class Supervisor(threading.Thread):
         self._warm_at: float | None = None
         self._loaded: set[Bucket] = set()
         self._worker: WorkerProcess | None = None
+        self._books: Callable[[], None] | None = None  # of the last video, not kept yet
         self._draining, self._leaving = threading.Event(), threading.Event()
 
     @property
@@ -108,8 +110,10 @@ class Supervisor(threading.Thread):
         taken back when its lease has run out.
         """
         order = _Order(worker, self.desk.outputs)
-        job = self.desk.claim(self._loaded, order.send, worker.cancel, TICK_S)
+        wait_s = BOOKS_S if self._books else TICK_S
+        job = self.desk.claim(self._loaded, order.send, worker.cancel, wait_s)
         if job is None:
+            self._keep_books()
             while worker.receive(0):  # an idle worker that has died is noticed
                 pass
         elif order.lost:
@@ -152,6 +156,7 @@ class Supervisor(threading.Thread):
         watchdog = self._watchdog(job.request.params, floor_s=self.settings.limits.watchdog_floor_s)
         try:
             self.desk.begun(job)
+            self._keep_books()
             answer = self._await_answer(worker, job.id, watchdog, lambda: self._is_wanted(job))
             if isinstance(answer, Done):
                 self._finish(job, partial, answer)
@@ -181,12 +186,18 @@ class Supervisor(threading.Thread):
         self.desk.metrics.peak.labels(self.spec.device).set(done.peak_bytes)
         self.deaths = 0
         try:
-            self.desk.publish(job, partial, done)
+            self._books = self.desk.publish(job, partial, done)
         except OSError as error:
             log.exception("a video could not be published", extra={"job": job.id})
             self.desk.outputs.discard(self.desk.outputs.video(job.id))
             code = "disk_full" if error.errno in FULL else "output_error"
             self.desk.fail(job, Fault(code, "the finished video could not be stored"))
+
+    def _keep_books(self) -> None:
+        """Of the video before, once the device has its next one or there is none."""
+        books, self._books = self._books, None
+        if books:
+            books()
 
     def _give_back(self, job: Job, fault: Fault) -> None:
         if self._leaving.is_set():
@@ -236,6 +247,7 @@ class Supervisor(threading.Thread):
         log.error("worker of %s lost: %s", self.spec.device, death, extra={"worker": self.pid})
 
     def _bury(self) -> None:
+        self._keep_books()
         if self._worker:
             self._worker.kill()
             self._worker.close()
