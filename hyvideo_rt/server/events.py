@@ -11,12 +11,12 @@ from hyvideo_rt.server.service import Service, not_now
 from hyvideo_rt.server.wire import Video, video_of
 
 KEEPALIVE_S = 15.0
-MOVES_S = 0.1  # between two events of one state: whoever looks at a bar sees no more, and the CPU is busy
+MOVES_S = 0.25  # between two events of one state: whoever looks at a bar sees no more, and the CPU is busy
 HANG_UP_CHECK_S = 1.0
 
 
 async def follow(service: Service, job_id: str) -> AsyncIterator[str]:
-    """An event for every change of state that the reader is fast enough to see, at once, and ten a second of
+    """An event for every change of state that the reader is fast enough to see, at once, and four a second of
     what moves within one. The latest of either is never missed.
     """
     desk = service.desk

@@ -45,7 +45,7 @@ from hyvideo_rt.server.protocol import (
 from hyvideo_rt.video import save_mp4
 
 HEARTBEAT_S = 1.0
-PROGRESS_S = 0.1  # from a report to the next: on a CPU each takes the cores that make the video
+PROGRESS_S = 0.25  # from a report to the next: on a CPU each takes the cores that make the video
 BEHIND_SERVER = 5
 log = logging.getLogger(__name__)
 
