@@ -235,20 +235,30 @@ class Desk:
         self, request: VideoRequest, estimate_s: float, admitted: Admit, key: IdempotencyKey | None
     ) -> tuple[Job, bool]:
         """With the claims locked. The first idle device that has the engines for the job, else the first, is
-        handed it, or looks who comes before.
+        handed it, or looks who comes before. What it is handed is being made while its row gets to the disk.
         """
-        now = self.clock()
-        lease_until = now + self.limits.lease_s if self._idle else None
-        job, new = self.store.create(request, estimate_s, now, admitted, key, lease_until)
-        if new and self._idle:
-            waiter = next((w for w in self._idle if job.bucket in w.loaded), self._idle[0])
+        now, bucket = self.clock(), request.params.bucket
+        if not self._idle:
+            return self.store.create(request, estimate_s, now, admitted, key)
+        waiter = next((w for w in self._idle if bucket in w.loaded), self._idle[0])
+        handed: list[Job] = []
+
+        def hand(job: Job) -> None:
+            handed.append(job)
+            self._stops.add(job, waiter.stop)
+            waiter.begin(job)  # its own thread would have to wait for this one's core
+
+        lease_until = now + self.limits.lease_s
+        try:
+            job, new = self.store.create(request, estimate_s, now, admitted, key, lease_until, hand)
+        except BaseException:
+            for job in handed:  # a job without a row; what its device says of it is not heard
+                self._stops.stop(job.id)
+                self._stops.remove(job)
+            raise
+        if new:
             self._idle.remove(waiter)
-            if job.state is State.RUNNING:
-                self._stops.add(job, waiter.stop)
-                waiter.begin(job)  # from here: its own thread may have to wait for this one's core
-                waiter.wake(job)
-            else:
-                waiter.wake()
+            waiter.wake(job if handed else None)
         return job, new
 
     # Housekeeping.

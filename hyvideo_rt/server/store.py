@@ -54,10 +54,12 @@ class JobStore:
         admit: Admit,
         key: IdempotencyKey | None,
         lease_until: float | None = None,
+        hand: Callable[[Job], None] = lambda job: None,
     ) -> tuple[Job, bool]:
         """The new job and True, or the one that this key has already made and False. Raises KeyReused.
 
         With a lease and nobody queued before it, it is running and ours at once: one commit instead of two.
+        `hand` is given it before that commit, which takes the time of a disk and may fail.
         """
         with self._db.writing() as db:
             if key and (known := self._job_of_key(db, key)):
@@ -77,7 +79,10 @@ class JobStore:
                     "INSERT INTO idempotency_keys VALUES (?, ?, ?)", (key.key, key.fingerprint, job.id)
                 )
             assert inserted.lastrowid
-            return replace(job, seq=inserted.lastrowid), True
+            job = replace(job, seq=inserted.lastrowid)
+            if job.state is State.RUNNING:
+                hand(job)
+            return job, True
 
     def find_key(self, key: IdempotencyKey) -> Job | None:
         """The job that this key has already made. Raises KeyReused."""

@@ -113,6 +113,7 @@ class Supervisor(threading.Thread):
         wait_s = BOOKS_S if self._books else TICK_S
         job = self.desk.claim(self._loaded, order.send, worker.cancel, wait_s)
         if job is None:
+            order.forget()
             self._keep_books()
             while worker.receive(0):  # an idle worker that has died is noticed
                 pass
@@ -121,6 +122,7 @@ class Supervisor(threading.Thread):
                 self.desk.requeue(job, refund=True)
             raise order.lost
         else:
+            assert order.partial
             self._run_job(worker, job, order.partial)
 
     def _await_ready(self, worker: WorkerProcess) -> Capabilities:
@@ -218,7 +220,7 @@ class Supervisor(threading.Thread):
             message, now = worker.receive(TICK_S), time.monotonic()
             if isinstance(message, Done | Failed) and message.id == job_id:
                 return message
-            if isinstance(message, Progress):
+            if isinstance(message, Progress) and message.id == job_id:
                 watchdog.moved(message, now)
                 self.desk.board.move(job_id, Position(message.stage, message.done, message.total))
             elif message is not None:
@@ -263,17 +265,23 @@ class Supervisor(threading.Thread):
 
 
 class _Order:
-    """Sent once, by whichever thread has the job; `lost` says why the worker never got it."""
+    """Sent by whichever thread has the job; `lost` says why the worker never got it."""
 
-    partial: Path
+    partial: Path | None = None
     lost: WorkerLost | None = None
 
     def __init__(self, worker: WorkerProcess, outputs: Outputs) -> None:
         self._worker, self._outputs = worker, outputs
 
     def send(self, job: Job) -> None:
+        self.forget()
         self.partial = self._outputs.new_partial(job.id)
         try:
             self._worker.send(Generate(job.id, job.request.to_json(), str(self.partial)))
         except WorkerLost as lost:
             self.lost = lost
+
+    def forget(self) -> None:
+        """What was sent for a job that came to nothing: its row could not be written."""
+        if self.partial:
+            self._outputs.discard(self.partial)

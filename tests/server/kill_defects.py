@@ -24,11 +24,12 @@ class Defect:
 
 
 def complete_before_the_file_is_there() -> None:
-    def publish(self: Desk, job: Job, partial: Path, done: Done) -> None:
+    def publish(self: Desk, job: Job, partial: Path, done: Done) -> Callable[[], None]:
         output = self.outputs.publish(partial, partial, done.seconds)
         self.store.complete(job, output, self.clock())
         self.outputs.publish(partial, self.outputs.video(job.id), done.seconds)
         self.leave(job)
+        return lambda: None
 
     Desk.publish = publish  # type: ignore[method-assign]
 
@@ -74,10 +75,11 @@ def write_the_key_in_another_transaction() -> None:
         admit: Any,
         key: IdempotencyKey | None,
         lease_until: float | None = None,
+        hand: Callable[[Job], None] = lambda job: None,
     ) -> tuple[Job, bool]:
         if key and (known := self.find_key(key)):
             return known, False
-        job, new = create_both(self, request, estimate_s, now, admit, None, lease_until)
+        job, new = create_both(self, request, estimate_s, now, admit, None, lease_until, hand)
         if key:
             with self._db.writing() as db:
                 values = (key.key, key.fingerprint, job.id)

@@ -82,14 +82,19 @@ def test_a_full_database_refuses_and_goes_on_when_there_is_room(client: Client) 
     assert all(ended(client.service, job_id).state is State.COMPLETED for job_id in accepted)
 
 
-def test_a_commit_that_fails_leaves_nothing_and_the_next_one_works(client: Client) -> None:
+def test_a_commit_that_fails_leaves_nothing_and_the_next_one_works(client: Client, tmp_path: Path) -> None:
+    """Its device had begun, and stops."""
     key = IdempotencyKey("a", "fingerprint")
+    wait_for(lambda: client.service.desk._idle)
     with file_size_limit(4096), pytest.raises(DatabaseFailed) as failed:
-        client.service.submit(request_for(), key)
+        client.service.submit(request_for("steps 3000 0.01"), key)
     assert failed.value.code == "database_error"
     assert client.service.store.find_key(key) is None
     assert client.service.store.page(None, 10, newest_first=True) == []
+    wait_for(lambda: traces(tmp_path, "seen"))
     assert_works(client)
+    assert [len(traces(tmp_path, name)) for name in ("seen", "made")] == [2, 1]
+    assert list((client.service.settings.data_dir / "videos" / "partial").iterdir()) == []
 
 
 @contextmanager
