@@ -55,7 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.burst < 2 * args.queue:
         parser.error(
-            f"got --burst {args.burst} and --queue {args.queue}; expected twice as many, to be refused"
+            f"got --burst {args.burst}; expected twice --queue {args.queue} or more, so that some are refused"
         )
     workload = Workload("tiny", [str(BUCKET)], STEPS, str(Precision.default(CPU)), ["eager"])
     result: dict[str, object] = {
