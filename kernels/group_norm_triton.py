@@ -13,7 +13,13 @@ from torch import Tensor
 
 from hyvideo_rt.kernels.group_norm import EPS
 from hyvideo_rt.kernels.upsample import upsampled_shape
-from hyvideo_rt.kernels.upsample_triton import TILE, check_pad, empty_channels_last, tile_rows
+from hyvideo_rt.kernels.upsample_triton import (
+    TILE,
+    check_pad,
+    empty_channels_last,
+    store_repeated,
+    tile_rows,
+)
 
 # Two fp32 sums per element of a tile: with 2048 a thread has 55 registers and 9 programs fit on an SM, with
 # 4096 it has 96 and 5 fit.
@@ -99,32 +105,27 @@ def _merge_moments_kernel(
 @triton.jit
 def _normalise_silu_pad_kernel(
     x_ptr, weight_ptr, bias_ptr, mean_ptr, rstd_ptr, out_ptr,
-    T, H, W, T_out, H_out, W_out, left, top, front,
+    T, H, W, T_out, H_out, W_out, left, top, front, tiles,
     GROUPS: tl.constexpr, SIZE: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """One program per line of the output, each pixel from its clamped source."""
-    line = tl.program_id(0)
+    """One program per tile of a line of x."""
+    line, start = tl.program_id(0) // tiles, tl.program_id(0) % tiles * ROWS
     C: tl.constexpr = GROUPS * SIZE
-    h = tl.minimum(tl.maximum(line % H_out - top, 0), H - 1)
-    t = tl.minimum(tl.maximum(line // H_out % T_out - front, 0), T - 1)
-    sample = (line // H_out // T_out).to(tl.int64)
-    x_ptr += ((sample * T + t) * H + h) * W * C
-    out_ptr += line.to(tl.int64) * W_out * C
-
-    channel = tl.arange(0, BLOCK_C)
+    w, channel = start + tl.arange(0, ROWS), tl.arange(0, BLOCK_C)
     inside = channel < C
-    group = sample * GROUPS + channel // SIZE
+    x_ptr += line.to(tl.int64) * W * C
+    x = tl.load(x_ptr + tl.minimum(w, W - 1)[:, None] * C + channel[None], mask=inside[None])
+
+    group = line // H // T * GROUPS + channel // SIZE
     mean = tl.load(mean_ptr + group, mask=inside, other=0.0)[None]
     scale = tl.load(rstd_ptr + group, mask=inside, other=0.0)
     scale = (scale * tl.load(weight_ptr + channel, mask=inside, other=0.0).to(tl.float32))[None]
     bias = tl.load(bias_ptr + channel, mask=inside, other=0.0).to(tl.float32)[None]
-    for start in range(0, W_out, ROWS):
-        w_out = (start + tl.arange(0, ROWS))[:, None]
-        w = tl.minimum(tl.maximum(w_out - left, 0), W - 1)
-        x = tl.load(x_ptr + w * C + channel[None], mask=inside[None])
-        y = ((x.to(tl.float32) - mean) * scale + bias).to(x.dtype).to(tl.float32)
-        out = y / (1 + tl.exp(-y))
-        tl.store(out_ptr + w_out * C + channel[None], out.to(x.dtype), mask=(w_out < W_out) & inside[None])
+    y = ((x.to(tl.float32) - mean) * scale + bias).to(x.dtype).to(tl.float32)
+    out = (y / (1 + tl.exp(-y))).to(x.dtype)
+    store_repeated(
+        out, out_ptr, line, start, T, H, W, T_out, H_out, W_out, left, top, front, 1, 1, 1, C, ROWS, BLOCK_C
+    )
 
 
 @torch.library.custom_op("hyvideo_rt::group_norm_silu_pad", mutates_args=())
@@ -140,9 +141,11 @@ def group_norm_silu_pad(x: Tensor, weight: Tensor, bias: Tensor, groups: int, pa
     out = empty_channels_last(x, upsampled_shape(x.shape, (1, 1, 1), pad))
     (_, C, T, H, W), (B, _, T_out, H_out, W_out) = x.shape, out.shape
     block = triton.next_power_of_2(C)
-    _normalise_silu_pad_kernel[(B * T_out * H_out,)](
-        x, weight, bias, mean, rstd, out, T, H, W, T_out, H_out, W_out, pad[0], pad[2], pad[4],
-        GROUPS=groups, SIZE=C // groups, ROWS=tile_rows(TILE, block, W_out), BLOCK_C=block,
+    rows = tile_rows(TILE, block, W)
+    tiles = triton.cdiv(W, rows)
+    _normalise_silu_pad_kernel[(B * T * H * tiles,)](
+        x, weight, bias, mean, rstd, out, T, H, W, T_out, H_out, W_out, pad[0], pad[2], pad[4], tiles,
+        GROUPS=groups, SIZE=C // groups, ROWS=rows, BLOCK_C=block,
     )  # fmt: skip
     return out
 

@@ -1,4 +1,8 @@
-"""`upsample_pad_reference` as one gather in channels_last_3d: a pixel's C channels are one run of memory."""
+"""`upsample_pad_reference` in channels_last_3d: a pixel's C channels are one run of memory.
+
+Every input pixel is read once and written to all its places. Programs of output pixels would read it four or
+eight times, from frames that are too far apart for the L2 cache.
+"""
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 
 from collections.abc import Sequence
@@ -10,32 +14,55 @@ from torch import Tensor
 
 from hyvideo_rt.kernels.upsample import upsampled_shape
 
-# Elements a program holds at a time: 8 KiB of fp16, four 16-byte accesses per thread of 4 warps, which all 16
-# programs of an SM have in flight; 3 TB/s at 700 ns need 16 KiB per SM. Loads are clamped to the line and not
-# masked: ptxas issues masked ones between the arithmetic, one or two at a time.
+# Elements of a program: 8 KiB of fp16, four 16-byte accesses per thread of 4 warps. With 48 registers 10
+# programs fit on an SM and have that in flight; 3 TB/s at 700 ns need 16 KiB per SM. Loads are clamped to the
+# line and not masked: ptxas issues masked ones between the arithmetic, one or two at a time.
 TILE = 4096
 
 
 @triton.jit
 def _upsample_pad_kernel(
-    x_ptr, out_ptr, T, H, W, T_out, H_out, W_out, left, top, front,
+    x_ptr, out_ptr, T, H, W, T_out, H_out, W_out, left, top, front, tiles,
     TIME: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
     C: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """One program per line of the output: all divisions but those by a factor are by line."""
-    line = tl.program_id(0)
-    h = tl.minimum(tl.maximum(line % H_out - top, 0), H * HEIGHT - 1) // HEIGHT
-    t = tl.minimum(tl.maximum(line // H_out % T_out - front, 0), (T - 1) * TIME)
-    t = (t + TIME - 1) // TIME
-    sample = (line // H_out // T_out).to(tl.int64)
-    x_ptr += ((sample * T + t) * H + h) * W * C
-    out_ptr += line.to(tl.int64) * W_out * C
-    channel = tl.arange(0, BLOCK_C)[None]
-    for start in range(0, W_out, ROWS):
-        w_out = (start + tl.arange(0, ROWS))[:, None]
-        w = tl.minimum(tl.maximum(w_out - left, 0), W * WIDTH - 1) // WIDTH
-        values = tl.load(x_ptr + w * C + channel, mask=channel < C)
-        tl.store(out_ptr + w_out * C + channel, values, mask=(w_out < W_out) & (channel < C))
+    """One program per tile of a line of the input."""
+    line, start = tl.program_id(0) // tiles, tl.program_id(0) % tiles * ROWS
+    w, channel = start + tl.arange(0, ROWS), tl.arange(0, BLOCK_C)
+    x_ptr += line.to(tl.int64) * W * C
+    values = tl.load(x_ptr + tl.minimum(w, W - 1)[:, None] * C + channel[None], mask=(channel < C)[None])
+    store_repeated(
+        values, out_ptr, line, start, T, H, W, T_out, H_out, W_out, left, top, front,
+        TIME, HEIGHT, WIDTH, C, ROWS, BLOCK_C,
+    )  # fmt: skip
+
+
+@triton.jit
+def store_repeated(
+    values, out_ptr, line, start, T, H, W, T_out, H_out, W_out, left, top, front,
+    TIME: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
+    C: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """values [ROWS, BLOCK_C], of the pixels from start in a line of the input, to all their places."""
+    h, t, sample = line % H, line // H % T, (line // H // T).to(tl.int64)
+    first_t = tl.where(t == 0, 0, front + TIME * (t - 1) + 1)
+    end_t = tl.where(t == T - 1, T_out, front + TIME * t + 1)
+    first_h = tl.where(h == 0, 0, top + HEIGHT * h)
+    end_h = tl.where(h == H - 1, H_out, top + HEIGHT * (h + 1))
+    end_left = tl.where(start == 0, left, 0)
+    first_right = tl.where(start + ROWS >= W, left + WIDTH * W, W_out)
+
+    w, channel = (start + tl.arange(0, ROWS))[:, None], tl.arange(0, BLOCK_C)[None]
+    inside = (w < W) & (channel < C)
+    for t_out in range(first_t, end_t):
+        for h_out in range(first_h, end_h):
+            line_ptr = out_ptr + ((sample * T_out + t_out) * H_out + h_out) * W_out * C
+            for k in tl.static_range(WIDTH):
+                tl.store(line_ptr + (left + WIDTH * w + k) * C + channel, values, mask=inside)
+            for w_out in range(0, end_left):
+                tl.store(line_ptr + (w_out + w) * C + channel, values, mask=inside & (w == 0))
+            for w_out in range(first_right, W_out):
+                tl.store(line_ptr + (w_out + w - W + 1) * C + channel, values, mask=inside & (w == W - 1))
 
 
 @torch.library.custom_op("hyvideo_rt::upsample_pad", mutates_args=())
@@ -53,9 +80,11 @@ def upsample_pad(x: Tensor, factor: Sequence[int], pad: Sequence[int]) -> Tensor
     out = empty_channels_last(x, upsampled_shape(x.shape, factor, pad))
     (_, C, T, H, W), (B, _, T_out, H_out, W_out) = x.shape, out.shape
     block = triton.next_power_of_2(C)
-    _upsample_pad_kernel[(B * T_out * H_out,)](
-        x, out, T, H, W, T_out, H_out, W_out, pad[0], pad[2], pad[4], *factor,
-        C=C, ROWS=tile_rows(TILE, block, W_out), BLOCK_C=block,
+    rows = tile_rows(TILE, block, W)
+    tiles = triton.cdiv(W, rows)
+    _upsample_pad_kernel[(B * T * H * tiles,)](
+        x, out, T, H, W, T_out, H_out, W_out, pad[0], pad[2], pad[4], tiles, *factor,
+        C=C, ROWS=rows, BLOCK_C=block,
     )  # fmt: skip
     return out
 
