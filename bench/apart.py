@@ -7,6 +7,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
+import torch
+
 from hyvideo_rt.errors import EngineError, HyVideoError
 
 Result = TypeVar("Result")
@@ -32,8 +34,12 @@ def apart(run: Callable[..., Result], *arguments: object) -> Result:
 
 
 def _send(sender: Connection, run: Callable[..., object], arguments: tuple[object, ...]) -> None:
-    """In the new process, which ends when the old one does, however that ends."""
+    """In the new process, which ends when the old one does, however that ends.
+
+    A signal that ends it leaves the stacks of its threads in the standard error, C++ included.
+    """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    torch._C._set_print_stack_traces_on_fatal_signal(True)
     try:
         found: object = run(*arguments)
     except HyVideoError as error:
