@@ -53,7 +53,13 @@ def device_words(result: Result) -> str:
         gpu, driver, power, *_ = c["gpu"].split(", ")
         clock = f", {c['gpu_under_load']['clocks.sm']} under load" if "gpu_under_load" in c else ""
         return f"{gpu}, {power} cap{clock}, driver {driver}, torch {c['torch']}, commit {c['commit']}"
-    return f"{c['threads']} threads of {c['cpu']}, torch {c['torch']}, commit {c['commit']}"
+    return f"{cpu_words(c)}, torch {c['torch']}, commit {c['commit']}"
+
+
+def cpu_words(about: Result) -> str:
+    """Of a result's conditions on a CPU."""
+    threads = about["threads"]
+    return f"{threads} thread{'' if threads == 1 else 's'} of {about['cpu']}"
 
 
 def seconds_words(seconds: float) -> str:

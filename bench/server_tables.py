@@ -1,6 +1,6 @@
 """The tables of the server: what it adds to a video, and what it survives."""
 
-from hyvideo_rt.bench.markdown import Result, device_words, load, ratio_words, table, timing_words
+from hyvideo_rt.bench.markdown import Result, cpu_words, device_words, load, ratio_words, table, timing_words
 
 MIB = 2**20
 
@@ -80,8 +80,7 @@ def stress_table() -> str:
     commits = ", ".join(f"{name} {part['conditions']['commit']}" for name, part in all_.items())
     machines: dict[str, list[str]] = {}
     for name, part in all_.items():
-        cpu, threads = part["conditions"]["cpu"], part["conditions"]["threads"]
-        machines.setdefault(f"{threads} threads of {cpu}", []).append(name)
+        machines.setdefault(cpu_words(part["conditions"]), []).append(name)
     where = "; ".join(f"{', '.join(names)} on {machine}" for machine, names in machines.items())
     notes = (
         f"Embedded model; {where}; ",
