@@ -27,7 +27,7 @@ MOMENTS_TILE = TILE // 2
 # 64 KiB of fp16: 272 programs at the VAE's smallest full-size activation, [1, 512, 17, 32, 32]; 256 bytes of
 # moments are written for each.
 CHUNK = 16 * MOMENTS_TILE
-MERGED_AT_ONCE = 1024
+MERGED_AT_ONCE, MERGING_WARPS = 4096, 8  # 33,280 chunks of a full tile's largest activation: nine trips
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -170,7 +170,7 @@ def _moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     )  # fmt: skip
     _merge_moments_kernel[(x.shape[0] * groups,)](
         chunk_mean, chunk_squares, mean, rstd, positions, chunk_positions, chunks, size, EPS,
-        BLOCK=MERGED_AT_ONCE,
+        BLOCK=MERGED_AT_ONCE, num_warps=MERGING_WARPS,
     )  # fmt: skip
     return mean, rstd
 
