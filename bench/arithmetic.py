@@ -4,6 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hyvideo_rt.kernels.cudnn_fp8 import PROBABILITY_SCALE
+from hyvideo_rt.kernels.fp8 import round_e4m3
+from hyvideo_rt.kernels.smooth import smooth_reference
+
 QUERIES, KEYS = 128, 64  # that share a scale
 
 
@@ -20,6 +24,20 @@ def sage_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     weights = (scores - scores.amax(-1, keepdim=True)).exp()
     out = weights.half().float() @ v.half().float() / weights.sum(-1, keepdim=True)
     return out.to(q.dtype).transpose(1, 2).flatten(2)
+
+
+def cudnn_fp8_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`kernels.cudnn_fp8`: q, k, v, the probabilities and the output in E4M3, sums in fp32.
+
+    q, k, v [B, L, nh, hd]; out [B, L, nh * hd] like q.
+    """
+    q8, k8, v8, k_scale, v_scale, v_mean = smooth_reference(q, k, v, one_scale=True)
+    q32, k32, v32 = (x.float().transpose(1, 2) for x in (q8, k8, v8))
+    scores = q32 @ k32.transpose(-1, -2) * (q.shape[-1] ** -0.5 * k_scale[:, :, None, None])
+    weights = PROBABILITY_SCALE * (scores - scores.amax(-1, keepdim=True)).exp()
+    out: Tensor = round_e4m3(weights) @ v32 / weights.sum(-1, keepdim=True)
+    out = round_e4m3(out).transpose(1, 2).to(q.dtype).mul_(v_scale[:, None, :, None])
+    return out.add_(v_mean[:, None]).flatten(2)
 
 
 def int8_by_block(x: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,10 @@ import torch
 
 from hyvideo_rt import __version__
 
-LIBRARIES = ("triton", "tensorrt", "tensorrt_rtx_cu13", "openvino", "diffusers", "fa3-fwd", "xfuser")
+LIBRARIES = (
+    *("triton", "tensorrt", "tensorrt_rtx_cu13", "openvino", "diffusers"),
+    *("fa3-fwd", "nvidia-cudnn-frontend", "xfuser"),
+)
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -98,7 +98,8 @@ PARTS = (
         _ladder(
             "steps-544x960x129_more.json",
             *("denoise", SMALL, 2, "diffusers", "xDiT", "hyvideo_rt", "Triton kernels", "cudnn attention"),
-            *("fp8 products", "fp8 attention", "fp8 products and attention", "sage attention"),
+            *("fp8 products", "fp8 attention", "fp8 products and attention", "cudnn fp8 attention"),
+            "sage attention",
             *("engines of inductor", "engines of tensorrt", "engines of tensorrt_rtx"),
         ),
         _ladder("steps-64x64x17_more.json", "denoise", "64x64x17", 2, *FEW),

@@ -6,7 +6,7 @@ import torch
 
 from hyvideo_rt.attention import Setting as Where
 from hyvideo_rt.attention import try_attention
-from hyvideo_rt.bench.arithmetic import sage_attention
+from hyvideo_rt.bench.arithmetic import cudnn_fp8_attention, sage_attention
 from hyvideo_rt.cli.ops_choice import attention_cache
 from hyvideo_rt.config import MODELS
 from hyvideo_rt.export.programs import ATTENTION, LINEARS
@@ -23,6 +23,7 @@ CALIBRATED = ", calibrated"  # behind the name of a setting
 ON_CPU = {
     DENSE: REFERENCE,
     "fa3-fp8": replace(REFERENCE, joint_attention=joint_attention_fp8),
+    "cudnn-fp8": replace(REFERENCE, joint_attention=joint_attention_by(cudnn_fp8_attention)),
     "sage": replace(REFERENCE, joint_attention=joint_attention_by(sage_attention)),
 }
 
@@ -64,6 +65,7 @@ SETTINGS = {
     "8-bit weights": Setting(weights_in_8_bits=True),
     "8-bit products": Setting(products_in_8_bits=True),
     "8-bit attention": Setting(attention="fa3-fp8"),
+    "8-bit attention and output": Setting(attention="cudnn-fp8"),
     "SageAttention (INT8)": Setting(attention="sage"),
     "8-bit products and attention": Setting(products_in_8_bits=True, attention="fa3-fp8"),
 }

@@ -11,7 +11,11 @@ from hyvideo_rt.config import MODELS
 
 H100, LARGEST = "NVIDIA H100 80GB HBM3", Bucket(720, 1280, 129)
 JUDGED = ("colour", "shape", "direction", "all")
-OF_ATTENTION = {"fa3-fp8": "8-bit attention", "sage": "SageAttention (INT8)"}  # by backend
+OF_ATTENTION = {  # by backend
+    "fa3-fp8": "8-bit attention",
+    "cudnn-fp8": "8-bit attention and output",
+    "sage": "SageAttention (INT8)",
+}
 
 
 def quality_table(folder: str = "cpu") -> str:
@@ -81,7 +85,9 @@ def quality_words(setting: str, folder: str = "cpu") -> str:
     "fp32" the other way round: what bf16 costs.
     """
     row = _judged(folder).get(setting, {})
-    row = row if "points" in row else _judged("cpu")[setting]
+    row = row if "points" in row else _judged("cpu").get(setting, {})
+    if not row:
+        return "what it does to videos was not judged yet"
     points = row["points"]["all"]
     if setting == "fp32":
         points = {"mean": -points["mean"], "low": -points["high"], "high": -points["low"]}

@@ -164,6 +164,7 @@ def gpu_rungs(networks: Networks, inputs: Callable[[], StepInputs], attention: s
         "fp8 products": (lambda: in_8_bits(attention), "8-bit products"),
         "fp8 attention": (lambda: wide("fa3-fp8"), "8-bit attention"),
         "fp8 products and attention": (lambda: in_8_bits("fa3-fp8"), "8-bit products and attention"),
+        "cudnn fp8 attention": (lambda: wide("cudnn-fp8"), "8-bit attention and output"),
         "sage attention": (lambda: wide("sage"), "SageAttention (INT8)"),
     }
     return [Rung(name, make, networks.dtype, quality) for name, (make, quality) in makes.items()]

@@ -30,6 +30,7 @@ IN_8_BITS: dict[
     "8-bit weights": (0.0, 0.0),
     "8-bit products": (1.0, 0.0),
     "8-bit attention": (0.0, 1.0),
+    "8-bit attention and output": (0.0, 1.0),
     "SageAttention (INT8)": (0.0, 0.5),
     "8-bit products and attention": (1.0, 1.0),
 }

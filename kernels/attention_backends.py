@@ -66,6 +66,19 @@ def _flash_attention_4() -> Attend:
     return lambda q, k, v: _first(run(q, k, v)).flatten(2)
 
 
+def _cudnn_fp8() -> Attend:
+    library = import_module("cudnn")
+    plans = import_module("hyvideo_rt.kernels.cudnn_fp8").Plans(library)
+    smooth = import_module("hyvideo_rt.kernels.smooth_triton").smooth
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        smoothed = smooth(q, k, v, one_scale=True)
+        out: Tensor = plans.run(smoothed).to(q.dtype).mul_(smoothed.v_scale[:, None, :, None])
+        return out.add_(smoothed.v_mean[:, None]).flatten(2)
+
+    return attend
+
+
 def _sage() -> Attend:
     run = import_module("sageattention").sageattn
 
@@ -94,6 +107,7 @@ BACKENDS: dict[str, AttentionBackend] = {  # fastest first, where each runs
     "fa3-fp8": AttentionBackend(
         _flash_attention_3_fp8, "fa3_fwd_interface", "fa3-fwd", bits=8, capability=(9, 9)
     ),
+    "cudnn-fp8": AttentionBackend(_cudnn_fp8, "cudnn", "nvidia-cudnn-frontend", bits=8, capability=(9, 9)),
     "sage": AttentionBackend(_sage, "sageattention", "sageattention", bits=8),
 }
 

@@ -31,15 +31,16 @@ class Smoothed(NamedTuple):
     v_mean: Tensor
 
 
-def smooth_reference(q: Tensor, k: Tensor, v: Tensor) -> Smoothed:
-    """A scale is ``2 max|x| / 448`` of each head: a bound for the centred values, had in the same pass."""
+def smooth_reference(q: Tensor, k: Tensor, v: Tensor, *, one_scale: bool = False) -> Smoothed:
+    """A scale is ``2 max|x| / 448`` of each head: a bound for the centred values, had in the same pass.
+
+    With one_scale it is the largest of them for all, where a library takes no more.
+    """
     acc = torch.promote_types(q.dtype, torch.float32)
-    k_scale, v_scale, k_mean, v_mean = (
-        _scale(k.to(acc)),
-        _scale(v.to(acc)),
-        k.to(acc).mean(1),
-        v.to(acc).mean(1),
-    )
+    k_scale, v_scale = (_scale(x.to(acc)) for x in (k, v))
+    if one_scale:
+        k_scale, v_scale = largest(k_scale), largest(v_scale)
+    k_mean, v_mean = (x.to(acc).mean(1) for x in (k, v))
     return Smoothed(
         _round(q.to(acc)),
         _round((k.to(acc) - k_mean[:, None]) / k_scale[:, None, :, None]),
@@ -48,6 +49,11 @@ def smooth_reference(q: Tensor, k: Tensor, v: Tensor) -> Smoothed:
         v_scale,
         v_mean,
     )
+
+
+def largest(x: Tensor) -> Tensor:
+    """Everywhere in x's shape."""
+    return x.amax().expand_as(x).contiguous()
 
 
 def _scale(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hyvideo_rt.kernels.fp8 import E4M3, E4M3_MAX
-from hyvideo_rt.kernels.smooth import SMALLEST_SCALE, Smoothed
+from hyvideo_rt.kernels.smooth import SMALLEST_SCALE, Smoothed, largest
 
 ROWS = 64  # tokens of one head at a time: 16 KiB of k and as much of v
 CHUNK = 32 * ROWS  # tokens per program of the first pass: 58 x 24 programs at 118,800 tokens
@@ -74,7 +74,7 @@ def _round_kernel(
     tl.store(v_out_ptr + out, tl.minimum(tl.maximum(v, -MAX), MAX).to(kind), mask=inside)
 
 
-def smooth(q: Tensor, k: Tensor, v: Tensor) -> Smoothed:
+def smooth(q: Tensor, k: Tensor, v: Tensor, *, one_scale: bool = False) -> Smoothed:
     """As `smooth_reference`; q, k and v may be views whose last dimension is contiguous."""
     if not q.shape == k.shape == v.shape or q.ndim != 4:
         raise ValueError(f"got q {q.shape}, k {k.shape}, v {v.shape}, expected three alike [B, L, nh, hd]")
@@ -90,6 +90,8 @@ def smooth(q: Tensor, k: Tensor, v: Tensor) -> Smoothed:
     )  # fmt: skip
     k_mean, v_mean = k_sum.sum(1) / tokens, v_sum.sum(1) / tokens
     k_scale, v_scale = (x.amax(dim=(1, 2)).clamp(min=SMALLEST_SCALE) * (2 / E4M3_MAX) for x in (k_max, v_max))
+    if one_scale:
+        k_scale, v_scale = largest(k_scale), largest(v_scale)
     out = [torch.empty(q.shape, dtype=E4M3, device=q.device) for _ in range(3)]
     _round_kernel[(triton.cdiv(tokens, ROWS), pairs)](
         q, k, v, k_mean, v_mean, k_scale, v_scale, *out, tokens, heads,

@@ -73,7 +73,7 @@ def add_attention(group: argparse._ActionsContainer) -> None:
         default="auto",
         metavar="NAME",
         help="who computes it, eager and in engines of inductor: sdpa, cudnn, flash, efficient, math, fa3, "
-        "fa4; in 8 bits, never chosen by auto: fa3-fp8, sage (auto: the fastest that works)",
+        "fa4; in 8 bits, never chosen by auto: fa3-fp8, cudnn-fp8, sage (auto: the fastest that works)",
     )
 
 

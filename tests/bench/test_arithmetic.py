@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from hyvideo_rt.bench.arithmetic import int8_by_block, sage_attention
+from hyvideo_rt.bench.arithmetic import cudnn_fp8_attention, int8_by_block, sage_attention
 from hyvideo_rt.kernels.attention import joint_attention_reference
+from hyvideo_rt.kernels.attention_backends import Attend
 
 
 def test_a_block_shares_the_scale_of_its_largest() -> None:
@@ -23,11 +24,12 @@ def test_zeros_stay_zeros() -> None:
 
 
 @pytest.mark.parametrize("offset", [0.0, 5.0])
-def test_it_is_attention_but_for_8_bits(offset: float) -> None:
-    """Keys far from zero do no harm: they are centred. 1.3 % is what the real kernel is off here, too."""
+@pytest.mark.parametrize(("attend", "at_most"), [(sage_attention, 0.02), (cudnn_fp8_attention, 0.06)])
+def test_it_is_attention_but_for_8_bits(attend: Attend, at_most: float, offset: float) -> None:
+    """Keys far from zero do no harm: they are centred. SageAttention's kernel is off by 1.3 % here, too."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, 140, 2, 64, generator=generator) for _ in range(3))
     k += offset * torch.randn(1, 1, 2, 64, generator=generator)
     exact = joint_attention_reference(q.double(), k.double(), v.double())
-    error = (sage_attention(q, k, v) - exact).norm() / exact.norm()
-    assert 0.005 < error < 0.02
+    error = (attend(q, k, v) - exact).norm() / exact.norm()
+    assert 0.005 < error < at_most

@@ -59,6 +59,7 @@ def test_a_share_is_of_the_dtypes_own_limit() -> None:
         ("8-bit weights", 3),
         ("8-bit products", 2.6),  # 1 at 10, 5 at 2
         ("8-bit attention", 1),  # 1 at 2, 5 at 10
+        ("8-bit attention and output", 1),
         ("SageAttention (INT8)", 2),  # 1 + 2.5 at 2, 2.5 at 10
         ("8-bit products and attention", 0.6),
     ],

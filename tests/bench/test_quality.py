@@ -55,6 +55,7 @@ def test_settings_are_what_they_are_called() -> None:
         "8-bit weights": Fp8Linear,
         "8-bit products": ScaledFp8Linear,
         "8-bit attention": torch.nn.Linear,
+        "8-bit attention and output": torch.nn.Linear,
         "SageAttention (INT8)": torch.nn.Linear,
         "8-bit products and attention": ScaledFp8Linear,
     }
@@ -63,6 +64,7 @@ def test_settings_are_what_they_are_called() -> None:
         "8-bit attention",
         "8-bit products and attention",
     ]
+    assert attention["8-bit attention and output"] is ON_CPU["cudnn-fp8"].joint_attention
     assert attention["SageAttention (INT8)"] is ON_CPU["sage"].joint_attention
     assert loaded["fp32"].img_in.proj.weight.dtype == torch.float32
     one = in_8_bits("img_mlp.fc1").load(checkpoint)
@@ -77,6 +79,7 @@ def test_a_setting_whose_attention_is_missing_has_its_reason(monkeypatch: pytest
     reasons = {name: setting.reason_against(gpu) for name, setting in SETTINGS.items()}
     assert [name for name, reason in reasons.items() if reason] == [
         "8-bit attention",
+        "8-bit attention and output",
         "SageAttention (INT8)",
         "8-bit products and attention",
     ]

@@ -203,9 +203,7 @@ def test_attention_is_against_the_rate_of_its_bits(put: Put) -> None:
     assert cells(text, "fa3 |")[2:4] == ["200 ms (180-220), 2.00 (1.80-2.20)", "400, 50 %"]
     assert cells(text, "fa3-fp8")[2:4] == ["100 ms (90-110), 2.00 (1.80-2.20)", "800, 50 %"]
     assert cells(text, "sage")[3] == "533, 50 %"
-    assert cells(text, "sage")[-1].startswith(
-        "49.8 dB, SSIM 0.998, latents off by 0.014, at most 6.9, right "
-    )
+    assert cells(text, "sage")[-1] == quality_tables.quality_words("SageAttention (INT8)")
 
 
 def test_operators(put: Put) -> None:
@@ -233,6 +231,11 @@ def test_the_memory_plan(put: Put) -> None:
     ]
     put("h100/footprint.json", {"conditions": GPU, "kernels": "triton", "rows": [row], "limits": LIMITS})
     assert cells(gpu_tables.gpu_table(), "one step")[5] == "603, 75 %"
+
+
+def test_a_setting_that_nobody_judged(put: Put) -> None:
+    put("cpu/quality.json", {"settings": {}})
+    assert quality_tables.lossy_words("8-bit attention").endswith(" was not judged yet)")
 
 
 def test_quality(put: Put) -> None:

@@ -22,7 +22,7 @@ def test_padding_is_cut_off(name: str) -> None:
     torch.testing.assert_close(out[1:], joint_attention_reference(q[1:], k[1:], v[1:]), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["fa4", "fa3", "fa3-fp8", "sage"])
+@pytest.mark.parametrize("name", ["fa4", "fa3", "fa3-fp8", "cudnn-fp8", "sage"])
 def test_a_library_that_is_missing_is_an_import_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = BACKENDS[name].module
     monkeypatch.setitem(sys.modules, module.partition(".")[0], None)  # also where it is installed

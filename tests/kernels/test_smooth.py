@@ -41,13 +41,17 @@ def test_centring_keeps_the_attention() -> None:
     assert error(attention_of(smooth_reference(q, k, v))) < 0.15
 
 
+@pytest.mark.parametrize("one_scale", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("tokens", "heads", "hd", "b"), [(1, 1, 16, 1), (130, 3, 24, 2), (2055, 1, 32, 1)])
-def test_the_kernel_is_the_reference(tokens: int, heads: int, hd: int, b: int, dtype: torch.dtype) -> None:
+def test_the_kernel_is_the_reference(
+    tokens: int, heads: int, hd: int, b: int, dtype: torch.dtype, one_scale: bool
+) -> None:
     """Also where q, k and v lie side by side in one tensor, as a linear layer leaves them."""
     q, k, v = qkv(tokens, heads, hd, dtype, b)
     joint = torch.stack((q, k, v), dim=2)
-    got, expected = smooth(*joint.unbind(2)), smooth_reference(q.double(), k.double(), v.double())
+    got = smooth(*joint.unbind(2), one_scale=one_scale)
+    expected = smooth_reference(q.double(), k.double(), v.double(), one_scale=one_scale)
     torch.testing.assert_close(got.v_mean.double(), expected.v_mean.double(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(got.v_scale.double(), expected.v_scale.double(), atol=0, rtol=1e-6)
     torch.testing.assert_close(got.k_scale.double(), expected.k_scale.double(), atol=0, rtol=1e-6)
