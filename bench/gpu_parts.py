@@ -94,7 +94,7 @@ PARTS = (
     ),
     Part(
         "other steps at 544x960x129",
-        310,
+        335,
         _ladder(
             "steps-544x960x129_more.json",
             *("denoise", SMALL, 2, "diffusers", "xDiT", "hyvideo_rt", "Triton kernels", "cudnn attention"),
