@@ -3,6 +3,7 @@
 import datetime
 import importlib.metadata
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ def command_of(argv: Sequence[str]) -> str:
     if "--out" in words:
         at = words.index("--out")
         del words[at : at + 2]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def _under_load(device: torch.device) -> dict[str, str]:

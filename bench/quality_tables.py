@@ -1,5 +1,6 @@
 """What lossy settings do to videos: the table of `bench.quality`, and words beside every lossy number."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from hyvideo_rt.bench import limits, work
@@ -19,11 +20,11 @@ OF_ATTENTION = {  # by backend
 
 
 def quality_table(folder: str = "cpu") -> str:
-    result = load(f"{folder}/quality.json")
+    result, *further = runs = _runs(folder)
     c = result["conditions"]
     dense = " | ".join(f"{100 * result['bf16'][name]:.1f} %" for name in JUDGED)
     rows = [f"| bf16 | | | | {dense} | {least_step_s('bf16'):.1f} s |\n"]
-    for name, row in (result["settings"] | _calibrated(folder).get("settings", {})).items():
+    for name, row in _settings(runs).items():
         rounds = name.removesuffix(CALIBRATED)
         least = f"{least_step_s(rounds):.1f} s" if rounds in work.IN_8_BITS else ""
         rows.append(f"| {name} | {_quality_cells(row)} | {least} |\n")
@@ -34,7 +35,9 @@ def quality_table(folder: str = "cpu") -> str:
         "bootstrap over prompts. ",
         "By the GPU's own kernels" if "gpu" in c else "On a CPU with the arithmetic of a GPU",
         f". {device_words(result)}: `{c['command']}`. The least a step at {LARGEST} can ",
-        f"take is on an H100, at the rates of its data sheet.{_calibrated_words(folder)}",
+        "take is on an H100, at the rates of its data sheet.",
+        " Calibrated: weights rounded by `hyvideo-rt quantise`." if _calibrated(further) else "",
+        *(f" {'; '.join(run['settings'])}: {_source(run)}." for run in further),
         _layers_words(folder),
     )
     head = ("", "PSNR", "SSIM", "latents", *JUDGED, f"a step at {LARGEST}, at least")
@@ -49,20 +52,27 @@ def _quality_cells(row: Result) -> str:
     return f"{row['psnr_db']:.1f} dB | {row['ssim']:.3f} | {latents} | {points}"
 
 
-def _calibrated(folder: str) -> Result:
-    """A run of its own, on the same prompts."""
-    name = f"{folder}/quality_calibrated.json"
-    return load(name) if (RESULTS / name).exists() else {}
+def _runs(folder: str) -> list[Result]:
+    """Of all settings, then those of some on the same prompts."""
+    if not (RESULTS / folder / "quality.json").exists():
+        return []
+    first = load(f"{folder}/quality.json")
+    names = sorted(path.name for path in (RESULTS / folder).glob("quality_*.json"))
+    others = [load(f"{folder}/{name}") for name in names]
+    return [first, *(run for run in others if run["prompts"] == first["prompts"])]
 
 
-def _calibrated_words(folder: str) -> str:
-    if not (found := _calibrated(folder)):
-        return ""
-    c = found["conditions"]
-    return (
-        f" Calibrated: weights rounded by `hyvideo-rt quantise`, {found['prompts']} prompts (commit "
-        f"{c['commit']}, `{c['command']}`)."
-    )
+def _settings(runs: Sequence[Result]) -> dict[str, Any]:
+    return {name: row for run in runs for name, row in run["settings"].items()}
+
+
+def _calibrated(runs: Sequence[Result]) -> bool:
+    return any(name.endswith(CALIBRATED) for name in _settings(runs))
+
+
+def _source(result: Result) -> str:
+    c = result["conditions"]
+    return f"commit {c['commit']}, `{c['command']}`"
 
 
 def _layers_words(folder: str) -> str:
@@ -73,8 +83,7 @@ def _layers_words(folder: str) -> str:
     layers = load(name)
     each = sorted(layers["psnr_db_each"].items(), key=lambda pair: pair[1])
     found = ", ".join(f"{name} {value:.1f}" for name, value in each)
-    c = layers["conditions"]
-    return f" One kind of layer in 8 bits: {found} dB (commit {c['commit']}, `{c['command']}`)."
+    return f" One kind of layer in 8 bits: {found} dB ({_source(layers)})."
 
 
 def quality_words(setting: str, folder: str = "cpu") -> str:
@@ -103,9 +112,7 @@ def lossy_words(setting: str | None, folder: str = "cpu") -> str:
 
 
 def _judged(folder: str) -> dict[str, Any]:
-    path = RESULTS / folder / "quality.json"
-    settings: dict[str, Any] = load(f"{folder}/quality.json")["settings"] if path.exists() else {}
-    return settings
+    return _settings(_runs(folder))
 
 
 def least_step_s(setting: str) -> float:

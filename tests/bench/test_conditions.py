@@ -80,3 +80,6 @@ def test_a_result_names_the_command_that_made_it() -> None:
         command_of(["/a/python", "/a/bin/hyvideo-rt", "bench", "--out", "f", "steps"])
         == "hyvideo-rt bench steps"
     )
+    assert command_of(["/a/python", "-m", "a", "--settings", "8-bit weights"]) == (
+        "python -m a --settings '8-bit weights'"
+    )

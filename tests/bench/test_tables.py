@@ -234,7 +234,7 @@ def test_the_memory_plan(put: Put) -> None:
 
 
 def test_a_setting_that_nobody_judged(put: Put) -> None:
-    put("cpu/quality.json", {"settings": {}})
+    put("cpu/quality.json", {"prompts": 60, "settings": {}})
     assert quality_tables.lossy_words("8-bit attention").endswith(" was not judged yet)")
 
 
@@ -256,6 +256,12 @@ def test_quality(put: Put) -> None:
         *("8-bit products", "34.5 dB", "0.976", "0.077, 9.5", *4 * ["-1.5 (-3.0 to +1.0)"], "11.4 s")
     ]
     assert cells(text, "8-bit attention")[1] == "did not run: not here"
+    more = {"conditions": GPU, "bf16": bf16, "settings": {"8-bit weights": row}}
+    put("h100/quality_more.json", more | {"prompts": 60})
+    put("h100/quality_few.json", more | {"prompts": 16, "settings": {"fp32": row}})
+    text = quality_tables.quality_table("h100")
+    assert cells(text, "8-bit weights")[1] == "34.5 dB"
+    assert "| fp32 |" not in text, "that was of other prompts"
     assert quality_tables.quality_words("8-bit products", "h100").endswith("right -1.5 (-3.0 to +1.0) points")
     on_a_cpu = quality_tables.quality_words("8-bit attention")
     assert quality_tables.quality_words("8-bit attention", "h100") == on_a_cpu, "judged there alone"
