@@ -1,7 +1,7 @@
 """`upsample_pad_reference` in channels_last_3d: a pixel's C channels are one run of memory.
 
 Every input pixel is read once and written to all its places. Programs of output pixels would read it four or
-eight times, from frames that are too far apart for the L2 cache.
+eight times, and count on the L2 cache.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 
