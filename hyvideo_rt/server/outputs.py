@@ -1,8 +1,9 @@
 """Finished videos on disk: written aside by a worker, moved into place whole, swept when nobody owns them.
 
-ROOT/<job id>.mp4              published: whole, on disk, and named in a completed row
-ROOT/<job id>.<variant>.<ext>  pictures made from it
-ROOT/partial/                  what workers write to; emptied at start
+ROOT/<job id>.mp4               published: whole, on disk, and named in a completed row
+ROOT/<job id>.thumbnail.webp,
+     <job id>.spritesheet.jpg   pictures made from it
+ROOT/partial/                   what workers write to; emptied at start
 """
 
 import errno
@@ -18,6 +19,11 @@ from hyvideo_rt.errors import OutputError
 from hyvideo_rt.server.jobs import Output, is_job_id
 
 log = logging.getLogger(__name__)
+ENDINGS = {
+    "video": ".mp4",
+    "thumbnail": ".thumbnail.webp",
+    "spritesheet": ".spritesheet.jpg",
+}  # all a job has
 CHUNK = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT)  # an OSError that more room would mend
 
@@ -43,10 +49,10 @@ class Outputs:
         return self._partial / f"{_checked(job_id)}.{secrets.token_hex(4)}{suffix}"
 
     def video(self, job_id: str) -> Path:
-        return self.root / f"{_checked(job_id)}.mp4"
+        return self.file(job_id, "video")
 
-    def picture(self, job_id: str, variant: str, suffix: str) -> Path:
-        return self.root / f"{_checked(job_id)}.{variant}{suffix}"
+    def file(self, job_id: str, variant: str) -> Path:
+        return self.root / (_checked(job_id) + ENDINGS[variant])
 
     def publish(self, partial: Path, final: Path, seconds: Mapping[str, float]) -> Output:
         """After this returns, `final` is there whole, even after a power cut."""
@@ -64,13 +70,14 @@ class Outputs:
             log.error("a file of no use could not be deleted: %s", error)
 
     def delete(self, job_id: str) -> None:
-        for path in self.root.glob(f"{_checked(job_id)}.*"):
-            path.unlink(missing_ok=True)
+        for variant in ENDINGS:
+            self.file(job_id, variant).unlink(missing_ok=True)
 
     def owners(self) -> Iterator[str]:
-        """The job ids that files carry."""
-        names = {path.name.partition(".")[0] for path in self.root.iterdir() if path.is_file()}
-        return (name for name in sorted(names) if is_job_id(name))
+        """The job ids that files carry: those that `delete` takes, no others."""
+        names = (path.name.partition(".") for path in self.root.iterdir())
+        ids = {name for name, dot, rest in names if dot + rest in ENDINGS.values() and is_job_id(name)}
+        return iter(sorted(ids))
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.root).free

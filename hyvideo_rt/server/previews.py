@@ -15,15 +15,14 @@ if TYPE_CHECKING:
 
 SHEET_COLUMNS, SHEET_ROWS = 4, 4
 SHEET_WIDTH = 320  # pixels of one picture, at most
-SUFFIXES = {"thumbnail": ".webp", "spritesheet": ".jpg"}
 MEDIA_TYPES = {"thumbnail": "image/webp", "spritesheet": "image/jpeg"}
 
 
 def preview(outputs: Outputs, job_id: str, variant: str, num_frames: int) -> Path:
     """The file of a thumbnail (the first frame) or a spritesheet. Raises FileNotFoundError with the video."""
-    path = outputs.picture(job_id, variant, SUFFIXES[variant])
+    path = outputs.file(job_id, variant)
     if not path.exists():
-        partial = outputs.new_partial(job_id, SUFFIXES[variant])
+        partial = outputs.new_partial(job_id, path.suffix)
         try:
             _draw(outputs.video(job_id), variant, num_frames).save(partial, quality=85)
             outputs.publish(partial, path, {})

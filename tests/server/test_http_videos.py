@@ -31,18 +31,18 @@ def test_a_failure_says_why(client: Client) -> None:
 
 def test_events_tell_the_queue_each_step_and_the_end(client: Client) -> None:
     first = create(client, prompt="steps 20 0.02")
-    second = create(client, prompt="steps 20 0.12")  # slower than events come
+    second = create(client, prompt=f"steps 5 {3 * MOVES_S}")  # slower than events come, on a busy machine too
     seen = events_of(client.get(f"/v1/videos/{second['id']}/events").text)
     assert [seen[0]["status"], seen[-1]["status"]] == ["queued", "completed"]
     steps = [event["stage"]["done"] for event in seen if event["stage"]]
     assert steps == sorted(steps)
-    assert len(set(steps)) >= 10
+    assert {1, 2, 3, 4} <= set(steps), "the fifth is the end"
     left = [event["seconds_left"] for event in seen if event["stage"]]
     assert left == sorted(left, reverse=True)
     assert client.get(f"/v1/videos/{first['id']}").json()["status"] == "completed"
 
 
-def test_progress_comes_ten_times_a_second_at_most(client: Client) -> None:
+def test_progress_comes_four_times_a_second_at_most(client: Client) -> None:
     """A step takes a hundredth of one."""
     video, start = create(client, prompt="steps 100 0.01"), time.monotonic()
     seen = events_of(client.get(f"/v1/videos/{video['id']}/events").text)

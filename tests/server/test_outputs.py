@@ -80,11 +80,12 @@ def test_the_sweep_deletes_orphans_and_nothing_else(tmp_path: Path) -> None:
     with stub_service(tmp_path) as service:
         orphan = new_job_id()
         service.outputs.video(orphan).write_bytes(b"nobody's")
-        service.outputs.picture(orphan, "thumbnail", ".webp").write_bytes(b"nobody's")
-        foreign = service.outputs.root / "notes.txt"
-        foreign.write_text("an operator's")
+        service.outputs.file(orphan, "thumbnail").write_bytes(b"nobody's")
+        foreign = {"notes.txt", f"{orphan}.mp4.kept", f"{orphan}.txt", f"{orphan}mp4", "video.mp4"}
+        for name in foreign:
+            (service.outputs.root / name).write_text("an operator's")
         service.desk.sweep()
-        assert [path.name for path in service.outputs.root.iterdir() if path.is_file()] == ["notes.txt"]
+        assert {path.name for path in service.outputs.root.iterdir() if path.is_file()} == foreign
 
 
 ENDS: dict[str, Callable[[JobStore, Job], object]] = {
