@@ -119,7 +119,7 @@ def test_a_database_that_another_process_holds(client: Client) -> None:
 def test_a_video_that_is_finished_while_the_database_is_held_is_not_lost(
     client: Client, tmp_path: Path
 ) -> None:
-    job_id = client.ask("steps 3 0.05").json()["id"]
+    job_id = client.ask("steps 3 0.1").json()["id"]
     wait_for(lambda: client.service.desk.board.position(job_id))
     with held(client):
         wait_for(lambda: traces(tmp_path, "made"))
