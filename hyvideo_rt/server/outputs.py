@@ -75,7 +75,7 @@ class Outputs:
 
     def owners(self) -> Iterator[str]:
         """The job ids that files carry: those that `delete` takes, no others."""
-        names = (path.name.partition(".") for path in self.root.iterdir())
+        names = (path.name.partition(".") for path in self.root.iterdir() if path.is_file())
         ids = {name for name, dot, rest in names if dot + rest in ENDINGS.values() and is_job_id(name)}
         return iter(sorted(ids))
 

@@ -84,6 +84,7 @@ def test_the_sweep_deletes_orphans_and_nothing_else(tmp_path: Path) -> None:
         foreign = {"notes.txt", f"{orphan}.mp4.kept", f"{orphan}.txt", f"{orphan}mp4", "video.mp4"}
         for name in foreign:
             (service.outputs.root / name).write_text("an operator's")
+        service.outputs.video(new_job_id()).mkdir()
         service.desk.sweep()
         assert {path.name for path in service.outputs.root.iterdir() if path.is_file()} == foreign
 
